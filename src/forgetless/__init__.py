@@ -1,0 +1,94 @@
+"""Fine-tune a language model on narrow data, and show with evidence what it kept.
+
+    result  = forgetless.run("examples/drug_qa/safe.yaml")
+    scores  = forgetless.evaluate(model, suite="core")
+    verdict = forgetless.compare(base_scores, tuned_scores, margin=0.03)
+    trainer = forgetless.protect(trainer, [...])
+
+Names are imported when they are first used, so that `import forgetless` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forgetless.compare.comparison import compare
+    from forgetless.config import Config
+    from forgetless.data.examples import Example, Message
+    from forgetless.data.mixing import replay_mixture
+    from forgetless.data.sources import read_examples
+    from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
+    from forgetless.evaluate.runner import evaluate
+    from forgetless.methods.base import Method
+    from forgetless.methods.lora import LoRA, assert_base_frozen
+    from forgetless.methods.replay import Replay
+    from forgetless.pipeline import RunResult, run, train
+    from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+    from forgetless.train.protection import protect
+
+_HOMES = {
+    "forgetless.compare.comparison": ["compare"],
+    "forgetless.config": ["Config"],
+    "forgetless.data.examples": ["Example", "Message"],
+    "forgetless.data.mixing": ["replay_mixture"],
+    "forgetless.data.sources": ["read_examples"],
+    "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
+    "forgetless.evaluate.runner": ["evaluate"],
+    "forgetless.methods.base": ["Method"],
+    "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
+    "forgetless.methods.replay": ["Replay"],
+    "forgetless.pipeline": ["RunResult", "run", "train"],
+    "forgetless.records": ["Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
+    "forgetless.train.protection": ["protect"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Comparison",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "Example",
+    "ForgetlessError",
+    "LoRA",
+    "Message",
+    "Method",
+    "ModelError",
+    "Replay",
+    "Role",
+    "Row",
+    "RunError",
+    "RunResult",
+    "SampleScore",
+    "Status",
+    "Unit",
+    "Verdict",
+    "assert_base_frozen",
+    "compare",
+    "evaluate",
+    "protect",
+    "read_examples",
+    "replay_mixture",
+    "run",
+    "train",
+]
+
+# Three functions are named like the packages that they live in. A package becomes an attribute here when it is first
+# imported; importing these (empty) packages now and dropping the attribute leaves the name to the function for good.
+for _package in ("compare", "evaluate", "train"):
+    importlib.import_module(f"forgetless.{_package}")
+    globals().pop(_package, None)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'forgetless' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,240 @@
+"""The config of a run: one YAML, every key also a flag of `forgetless run`.
+
+Each key's description stands here once; the command line's help and the reference page are made from it.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forgetless.errors import ConfigError, did_you_mean
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, nothing is changed after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """What is trained on and what is held out."""
+
+    train: Path | None = Field(None, description="Training examples: JSONL, JSON, CSV, Parquet or a saved data set.")
+    test: Path | None = Field(
+        None, description="Held-out examples (the target task); default: a tenth of train is held out."
+    )
+    general: Path | None = Field(None, description="General examples to replay, for methods that need them.")
+    max_examples: int | None = Field(None, ge=1, description="Use only so many training examples, drawn by the seed.")
+    max_test_examples: int | None = Field(
+        None, ge=1, description="Use only so many held-out examples, drawn by the seed."
+    )
+
+
+class TrainingConfig(Section):
+    """How long and how fast is trained."""
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the mixture.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps, whatever epochs says.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate; default 2e-4 with an adapter, 1e-5 for full fine-tuning."
+    )
+    batch_size: int = Field(8, ge=1, description="Sequences per optimizer step.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Sequences per forward pass, a divisor of batch_size; default: all of them."
+    )
+    max_tokens: int = Field(
+        512, ge=8, description="Longest training sequence, in tokens; what is longer loses its end."
+    )
+    warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    scheduler: Literal["linear", "cosine", "constant"] = Field("linear", description="How the learning rate falls.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decay; it pulls towards zero, not towards the base.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 = not at all.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number type of the weights; auto = float32 on the CPU, the model's own elsewhere."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third more time.")
+    save_steps: int | None = Field(None, ge=1, description="Checkpoint every so many steps; default: every epoch.")
+    logging_steps: int = Field(5, ge=1, description="Write a line of train.jsonl every so many steps.")
+
+
+class EvaluationConfig(Section):
+    """What base and tuned are asked."""
+
+    suite: str = Field("core", description="Suite, or names of suites and tasks separated by commas.")
+    tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
+    batch_size: int = Field(32, ge=1, description="Prompts that are answered together; changes speed, not scores.")
+    cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")
+
+
+class GateConfig(Section):
+    """When a run passes."""
+
+    margin: float = Field(
+        0.03, gt=0, lt=1, description="Largest drop that is tolerated, in score units (0.03 = 3 points)."
+    )
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="Error rate of the verdict.")
+    cross_entropy_margin: float = Field(
+        0.05, gt=0, description="Largest rise of a retention cross-entropy that is tolerated, in nats per token."
+    )
+
+
+class Config(Section):
+    """A whole run."""
+
+    model: str = Field("smollm2-135m-instruct", description="Alias of the embedded model, a hub id, or a directory.")
+    data: DataConfig = Field(default_factory=DataConfig)
+    methods: list[str | dict[str, Any]] = Field(
+        default=["lora"],
+        description="Methods in order, each a name or a name with options; an empty list = plain full fine-tuning.",
+    )
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is drawn.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key of the config, as a flag.
+
+    Attributes:
+        key: Dotted path ("training.learning_rate").
+        annotation: Its type; optional types stand without None.
+        default: Its default in words, or the value.
+        description: One line.
+    """
+
+    key: str
+    annotation: Any
+    default: Any
+    description: str
+
+    @property
+    def flag(self) -> str:
+        """The flag: the last part of the key, with its section where two sections share a name."""
+        return "--" + FLAG_NAMES.get(self.key, self.key.rpartition(".")[2]).replace("_", "-")
+
+
+# Keys whose last part is taken by another section, or that users know by another name.
+FLAG_NAMES = {"evaluation.batch_size": "eval_batch_size", "methods": "method"}
+
+
+def options(section: type[Section] = Config, prefix: str = "") -> Iterator[Option]:
+    """Yields every key of the config with its type, default and description."""
+    for name, field in section.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from options(annotation, f"{prefix}{name}.")
+            continue
+        if typing.get_origin(annotation) is types.UnionType:
+            annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
+        default = field.get_default(call_default_factory=True)
+        yield Option(f"{prefix}{name}", annotation, default, field.description or "")
+
+
+def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> Config:
+    """Validates a config.
+
+    Args:
+        raw: The mapping, as YAML gave it.
+        source: What to call it in messages.
+
+    Raises:
+        ConfigError: A key is unknown (the nearest one is named) or a value is out of bounds.
+    """
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {'; '.join(_explain(problem) for problem in error.errors()[:3])}") from None
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("str", "dict[")))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {place!r}{did_you_mean(str(problem['loc'][-1]), _sibling_keys(problem['loc'][:-1]))}"
+    return f"{place} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _sibling_keys(place: tuple[Any, ...]) -> list[str]:
+    """Returns the keys of the section at `place`, and those of all sections by their path, for suggestions."""
+    section: type[BaseModel] = Config
+    for part in place:
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            section = annotation
+    return list(section.model_fields)
+
+
+def load_config(path: Path) -> Config:
+    """Reads a YAML config; relative paths in it are relative to the directory in which the command runs.
+
+    Raises:
+        ConfigError: The file is missing, isn't YAML, or isn't a config.
+    """
+    return parse_config(read_yaml(path), source=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping.
+
+    Raises:
+        ConfigError: The file is missing or isn't a YAML mapping.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no config {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config {path} is not a mapping of keys to values")
+    return {str(key): value for key, value in raw.items()}
+
+
+def merge(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config mapping with dotted keys set over it ("training.epochs": 2)."""
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+    for key, value in overrides.items():
+        section, _, name = key.rpartition(".")
+        if not section:
+            merged[name] = value
+            continue
+        if merged.get(section) is None:
+            merged[section] = {}
+        if not isinstance(merged[section], dict):
+            raise ConfigError(f"{section} = {merged[section]!r} is not a section with keys")
+        merged[section][name] = value
+    return merged
+
+
+def parse_method_flag(text: str) -> str | dict[str, Any]:
+    """Reads a `--method` flag: `lora`, `lora:rank=8,dropout=0.1`, or YAML such as `lora: {rank: 8}`.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    name, colon, rest = text.partition(":")
+    if not colon:
+        return text.strip()
+    if "=" not in rest:
+        try:
+            loaded = yaml.safe_load(text)
+        except yaml.YAMLError:
+            loaded = None
+        if isinstance(loaded, dict):
+            return loaded
+        raise ConfigError(f"--method {text!r} is not of the form lora, lora:rank=8 or 'lora: {{rank: 8}}'")
+    pairs = [pair.partition("=") for pair in rest.split(",")]
+    return {name.strip(): {key.strip(): yaml.safe_load(value) for key, _, value in pairs}}

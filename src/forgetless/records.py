@@ -1,0 +1,292 @@
+"""The small frozen records in which stages hand results to one another, and the files that hold them.
+
+Stages meet on disk: a `*.scores.jsonl` file is a list of `SampleScore`, a `comparison.json` is one `Comparison`. Both
+carry `"schema": 1`; readers refuse a schema they don't know.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from forgetless.errors import DataError
+
+SCHEMA = 1
+
+
+class Verdict(StrEnum):
+    """What a comparison ends in; `exit_code` is that of every command that judges."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def exit_code(self) -> int:
+        return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[self.value]
+
+
+class Role(StrEnum):
+    """Whether a task measures what must be kept or what was to be learned."""
+
+    RETENTION = "retention"
+    TARGET = "target"
+
+
+class Unit(StrEnum):
+    """What a score counts: a grade in [0, 1], higher is better, or cross-entropy in nats per token, lower is better."""
+
+    GRADE = "grade"
+    NATS_PER_TOKEN = "nats_per_token"
+
+
+class Status(StrEnum):
+    """What a row of a comparison shows."""
+
+    KEPT = "KEPT"
+    FORGOT = "FORGOT"
+    UNDECIDED = "UNDECIDED"
+    IMPROVED = "IMPROVED"  # kept, and the two-sided interval of delta lies above zero
+    FLOOR = "FLOOR"  # the base scores no better than chance: nothing to lose, so nothing is shown
+    CEILING = "CEILING"  # the base and the tuned model are (nearly) always right: the task sees nothing
+    MISSING = "MISSING"  # one side has no scores
+    LEARNED = "LEARNED"  # target tasks only
+    NOT_LEARNED = "NOT_LEARNED"  # target tasks only
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """One sample of one task, answered by one model and graded.
+
+    Attributes:
+        task: Name of the task.
+        sample_id: Unique within the task; the pairing key.
+        score: A grade in [0, 1], or cross-entropy in nats per token where `unit` says so.
+        answer: What the model answered (for a choice, the text of the choice it preferred).
+        gold: The reference.
+        origin: Where the score came from (`local`, `endpoint`, `lm_eval`, `cache`, ...).
+        cluster: Samples that share a cluster (a passage) are not independent; None = a cluster of its own.
+        role: Retention or target.
+        unit: What `score` counts.
+        weight: Weight within the task's mean; the number of scored tokens for cross-entropy, else 1.
+        chance: Expected score of guessing (1 / number of choices), 0 for free answers.
+        details: Further figures by name (`prompt`; for choices, the log-likelihoods), all JSON.
+    """
+
+    task: str
+    sample_id: str
+    score: float
+    answer: str = ""
+    gold: str = ""
+    origin: str = "local"
+    cluster: str | None = None
+    role: Role = Role.RETENTION
+    unit: Unit = Unit.GRADE
+    weight: float = 1.0
+    chance: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Returns the record as one JSON line; fields at their default are written too, so that a line stands alone."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_mapping(
+        cls, raw: Mapping[str, Any], *, path: str | Path | None = None, line: int | None = None
+    ) -> SampleScore:
+        """Builds a record from a parsed JSON object; keys that are not fields are ignored.
+
+        Raises:
+            DataError: A required field is missing or has the wrong type, or the schema is not known.
+        """
+
+        def fail(message: str, name: str | None = None) -> DataError:
+            return DataError(message, path=path, line=line, field=name)
+
+        if raw.get("schema", SCHEMA) != SCHEMA:
+            raise fail(
+                f"schema {raw.get('schema')!r} is not {SCHEMA}: written by another version of forgetless", "schema"
+            )
+        for name in ("task", "sample_id", "score"):
+            if raw.get(name) is None:
+                raise fail("is missing: a score needs task, sample_id and score", name)
+        score = raw["score"]
+        if isinstance(score, bool):
+            score = float(score)
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            raise fail(f"{score!r} is not a finite number", "score")
+        known = {f.name for f in fields(cls)}
+        values = {name: value for name, value in raw.items() if name in known and value is not None}
+        try:
+            values["role"] = Role(values.get("role", Role.RETENTION))
+            values["unit"] = Unit(values.get("unit", Unit.GRADE))
+        except ValueError as error:
+            raise fail(str(error)) from None
+        if values["unit"] is Unit.GRADE and not 0.0 <= score <= 1.0:
+            raise fail(f'{score!r} is not in [0, 1]; cross-entropies need "unit": "nats_per_token"', "score")
+        values |= {"task": str(raw["task"]), "sample_id": str(raw["sample_id"]), "score": float(score)}
+        for name in ("answer", "gold", "origin", "cluster"):
+            if name in values:
+                values[name] = str(values[name])
+        return cls(**values)
+
+
+def write_scores(path: Path, scores: Iterable[SampleScore]) -> None:
+    """Writes scores as JSON lines, whole or not at all (a temporary file is renamed into place)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(score.to_json() + "\n" for score in scores)
+    part.replace(path)
+
+
+def read_scores(path: Path) -> list[SampleScore]:
+    """Reads a `*.scores.jsonl` file.
+
+    Raises:
+        DataError: The file is missing, empty or holds a line that is not a score, or a sample stands twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError("there is no such file", path=path) from None
+    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise DataError(f"cannot be read as UTF-8 text ({error})", path=path) from None
+    scores: list[SampleScore] = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"is not JSON ({error.msg}); was the writer stopped?", path=path, line=number) from None
+        if not isinstance(raw, dict):
+            raise DataError("is not a JSON object", path=path, line=number)
+        score = SampleScore.from_mapping(raw, path=path, line=number)
+        key = (score.task, score.sample_id)
+        if key in seen:
+            raise DataError(
+                f"sample {key[1]!r} of task {key[0]!r} stands already in line {seen[key]}", path=path, line=number
+            )
+        seen[key] = number
+        scores.append(score)
+    if not scores:
+        raise DataError("holds no scores", path=path)
+    return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a comparison: a task, or the pool of the retention tasks.
+
+    `base`, `tuned`, `delta` (tuned - base), `ci_low`, `ci_high`, `forgetting_upper`, `min_detectable_drop` are in the
+    unit of the row. For cross-entropy delta keeps its sign (tuned - base, positive = worse) and `forgetting_upper`
+    bounds the rise. `p_value` is one-sided for a loss. Figures that don't exist are None.
+    """
+
+    task: str
+    role: Role
+    num_samples: int
+    base: float | None
+    tuned: float | None
+    delta: float | None
+    ci_low: float | None
+    ci_high: float | None
+    forgetting_upper: float | None
+    lost: int
+    gained: int
+    p_value: float | None
+    p_adjusted: float | None
+    status: Status
+    min_detectable_drop: float | None
+    num_samples_needed: int | None
+    unit: Unit = Unit.GRADE
+    margin: float | None = None
+    chance: float = 0.0
+    num_clusters: int | None = None
+    test: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One deployment check, answered by both models (issue: `check`); a lost critical one fails the verdict."""
+
+    name: str
+    severity: str
+    base_passed: bool
+    tuned_passed: bool
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything that a verdict rests on, and all figures that a report shows."""
+
+    verdict: Verdict
+    margin: float
+    alpha: float
+    pooled: Row
+    tasks: list[Row]
+    checks: list[CheckResult]
+    reasons: list[str]
+    advice: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """Returns the record as indented JSON, with null for figures that don't exist."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_mapping(cls, raw: Mapping[str, Any], *, path: str | Path | None = None) -> Comparison:
+        """Builds a comparison from the parsed `comparison.json`.
+
+        Raises:
+            DataError: A field is missing or the schema is not known.
+        """
+        if raw.get("schema") != SCHEMA:
+            raise DataError(f"schema {raw.get('schema')!r} is not {SCHEMA}", path=path, field="schema")
+        try:
+            return cls(
+                verdict=Verdict(raw["verdict"]),
+                margin=raw["margin"],
+                alpha=raw["alpha"],
+                pooled=_row(raw["pooled"]),
+                tasks=[_row(row) for row in raw["tasks"]],
+                checks=[CheckResult(**check) for check in raw["checks"]],
+                reasons=list(raw["reasons"]),
+                advice=list(raw.get("advice", [])),
+                problems=list(raw.get("problems", [])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"is not a comparison that this version reads ({error})", path=path) from None
+
+
+def _row(raw: Mapping[str, Any]) -> Row:
+    values = dict(raw)
+    values |= {"role": Role(raw["role"]), "status": Status(raw["status"]), "unit": Unit(raw.get("unit", Unit.GRADE))}
+    return Row(**values)
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Reads a `comparison.json`.
+
+    Raises:
+        DataError: The file is missing, not JSON, or not a comparison.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("there is no such file; `forgetless compare` writes it", path=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"is not JSON ({error})", path=path) from None
+    if not isinstance(raw, dict):
+        raise DataError("is not a JSON object", path=path)
+    return Comparison.from_mapping(raw, path=path)
