@@ -1,0 +1,397 @@
+"""The two tasks that are computed instead of written: `arithmetic` and `units_and_dates`.
+
+`python -m forgetless.tasks.generators` writes both JSONL files into the catalog. They are committed, and a test
+compares them with what this module makes, so change a recipe and the `version` in the task's YAML together.
+
+A task is a recipe: pairs of a maker, which draws one sample, and the number of samples it contributes. About 45 % of
+a recipe is easy, 30 % middle and 25 % hard, so that neither a 135M nor an 8B model sits at the floor or the ceiling.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+CATALOG = Path(__file__).parent / "catalog"
+
+Sample = dict[str, Any]
+Maker = Callable[[Random], Sample]
+
+_MAX_ATTEMPTS = 1000  # draws in a row that may be rejected before a recipe counts as too large for its ranges
+_NUMBER_ONLY = "Reply with just the number."
+_NEIGHBOURS = ((1, "after"), (-1, "before"))
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo", "Ines", "Jack", "Lena", "Max")
+
+
+class Story(NamedTuple):
+    """A word problem whose numbers are drawn.
+
+    Attributes:
+        text: Format string over `name`, `a`, `b`, `c` and `ab`, the product of a and b (for exact divisions).
+        solve: The answer from a, b and c.
+        a: Values of the first number.
+        b: Values of the second number, where the story has one.
+        c: Values of the third number, where the story has one.
+    """
+
+    text: str
+    solve: Callable[[int, int, int], int]
+    a: range
+    b: range = range(1)
+    c: range = range(1)
+
+
+class Conversion(NamedTuple):
+    """One `large` unit is `factor` `small` units; both names are plurals."""
+
+    large: str
+    small: str
+    factor: int
+
+
+EASY_STORIES = (
+    Story("{name} has {a} apples and buys {b} more. How many apples does {name} have now?",
+          lambda a, b, c: a + b, range(2, 8), range(2, 8)),
+    Story("There are {a} birds on a fence. {b} more birds land on it. How many birds are on the fence?",
+          lambda a, b, c: a + b, range(3, 8), range(2, 5)),
+    Story("{name} has {a} balloons. {b} of them pop. How many balloons are left?",
+          lambda a, b, c: a - b, range(6, 11), range(2, 5)),
+    Story("{name} bakes {a} cookies and eats {b} of them. How many cookies are left?",
+          lambda a, b, c: a - b, range(7, 11), range(2, 5)),
+    Story("One bag holds {a} oranges. How many oranges do {b} bags hold?",
+          lambda a, b, c: a * b, range(2, 6), range(2, 5)),
+    Story("A red box has {a} toys and a blue box has {b} toys. How many toys is that altogether?",
+          lambda a, b, c: a + b, range(2, 8), range(2, 8)),
+)  # fmt: skip
+
+MIDDLE_STORIES = (
+    Story("A bus carries {a} people. At the next stop {b} people get off. How many people are still on the bus?",
+          lambda a, b, c: a - b, range(31, 60), range(12, 29)),
+    Story("{name} reads {a} pages on Monday and {b} pages on Tuesday. How many pages does {name} read in total?",
+          lambda a, b, c: a + b, range(18, 50), range(18, 50)),
+    Story("{name} shares {ab} sweets equally among {a} children. How many sweets does each child get?",
+          lambda a, b, c: b, range(3, 9), range(4, 12)),
+    Story("A theatre row has {a} seats. How many seats are in {b} rows?",
+          lambda a, b, c: a * b, range(11, 20), range(3, 9)),
+    Story("A ticket costs {a} dollars. {name} pays with 50 dollars. How many dollars of change does {name} get?",
+          lambda a, b, c: 50 - a, range(13, 38)),
+    Story("{ab} eggs are packed into boxes of {a}. How many boxes are filled?",
+          lambda a, b, c: b, range(6, 13, 2), range(4, 10)),
+)  # fmt: skip
+
+HARD_STORIES = (
+    Story("A shop has {a} boxes with {b} pens each. It sells {c} pens. How many pens are left?",
+          lambda a, b, c: a * b - c, range(13, 28), range(16, 25), range(37, 99)),
+    Story("{name} saves {a} dollars a week for {b} weeks and then spends {c} dollars. How many dollars remain?",
+          lambda a, b, c: a * b - c, range(17, 39), range(11, 19), range(45, 120)),
+    Story("A train has {a} coaches with {b} seats each. {c} seats are taken. How many seats are free?",
+          lambda a, b, c: a * b - c, range(7, 13), range(54, 88), range(121, 299)),
+    Story("{name} buys {a} pencils at 3 dollars each and {b} notebooks at 7 dollars each. How many dollars is that?",
+          lambda a, b, c: 3 * a + 7 * b, range(12, 28), range(12, 28)),
+    Story("A farmer picks {a} apples and {b} pears and packs all the fruit in bags of 6. How many full bags is that?",
+          lambda a, b, c: (a + b) // 6, range(140, 190), range(85, 130)),
+    Story("{name} is {a} years old. {name}'s mother is 3 times as old, and the grandmother is {b} years older than "
+          "the mother. How old is the grandmother?",
+          lambda a, b, c: 3 * a + b, range(11, 16), range(24, 33)),
+    Story("A machine makes {a} parts an hour. It runs {b} hours a day for 5 days. How many parts does it make?",
+          lambda a, b, c: 5 * a * b, range(46, 98), range(7, 15)),
+    Story("A hall has {ab} chairs in {a} equal rows. {c} chairs are added to every row. "
+          "How many chairs does each row have now?",
+          lambda a, b, c: b + c, range(12, 19), range(14, 23), range(5, 12)),
+)  # fmt: skip
+
+EASY_CONVERSIONS = (
+    Conversion("hours", "minutes", 60),
+    Conversion("minutes", "seconds", 60),
+    Conversion("days", "hours", 24),
+    Conversion("weeks", "days", 7),
+    Conversion("years", "months", 12),
+    Conversion("decades", "years", 10),
+    Conversion("centuries", "years", 100),
+    Conversion("centimetres", "millimetres", 10),
+    Conversion("metres", "centimetres", 100),
+    Conversion("kilometres", "metres", 1000),
+    Conversion("litres", "millilitres", 1000),
+    Conversion("kilograms", "grams", 1000),
+    Conversion("tonnes", "kilograms", 1000),
+    Conversion("dozen eggs", "eggs", 12),
+)
+MIDDLE_CONVERSIONS = (
+    Conversion("hours", "minutes", 60),
+    Conversion("days", "hours", 24),
+    Conversion("metres", "centimetres", 100),
+    Conversion("weeks", "days", 7),
+)
+
+
+def make_arithmetic(seed: int = 0) -> list[Sample]:
+    """Makes the 72 samples of `arithmetic`, from single-digit sums to two-step word problems.
+
+    Args:
+        seed: The same seed makes the same samples.
+
+    Returns:
+        Samples with `id`, `question` and the integer `answer`, in shuffled order.
+    """
+    digits, two_digits, three_digits = range(2, 10), range(11, 100), range(112, 990)
+    easy = [(_calculation("+", digits, digits), 10), (_calculation("-", range(6, 11), range(2, 6)), 8)]
+    easy += [(_calculation("x", range(2, 6), range(2, 8)), 8)]
+    middle = [(_calculation("+", two_digits, two_digits), 4), (_calculation("-", range(51, 100), range(12, 50)), 4)]
+    middle += [(_calculation("x", range(6, 13), range(6, 13)), 4)]
+    middle += [(_calculation("divided by", digits, range(4, 13)), 4)]
+    hard = [(_calculation("x", three_digits, range(3, 10)), 3), (_calculation("x", two_digits, two_digits), 4)]
+    hard += [(_calculation("x", three_digits, two_digits), 2), (_calculation("x", three_digits, three_digits), 1)]
+    stories = [(_story(story), 1) for story in EASY_STORIES + MIDDLE_STORIES + HARD_STORIES]
+    return _draw("arithmetic", easy + middle + hard + stories, seed=seed)
+
+
+def make_units_and_dates(seed: int = 0) -> list[Sample]:
+    """Makes the 64 samples of `units_and_dates`: conversions, weekdays, months, dates, leap years and clock times.
+
+    Args:
+        seed: The same seed makes the same samples.
+
+    Returns:
+        Samples with `id`, `question` and `checks`, in shuffled order.
+    """
+    easy = [(_conversion(conversion), 1) for conversion in EASY_CONVERSIONS]
+    easy += [(_next_weekday, 5), (_next_month, 5), (_full_hour, 5)]
+    middle = [(_reverse_conversion(conversion), 1) for conversion in MIDDLE_CONVERSIONS]
+    middle += [(_sum_of_units(conversion), 1) for conversion in MIDDLE_CONVERSIONS]
+    middle += [(_later_weekday(range(3, 7)), 4), (_later_month, 3), (_month_length, 2)]
+    middle += [(_next_leap_year(range(1981, 1996)), 1), (_next_leap_year(range(2005, 2024)), 1)]
+    hard = [(_later_weekday(range(20, 121)), 4), (_days_between, 4), (_later_date, 3), (_later_time, 2)]
+    hard += [(_next_leap_year(range(1896, 1900)), 1), (_weeks_and_days_in_hours, 2)]
+    return _draw("units_and_dates", easy + middle + hard, seed=seed)
+
+
+def _draw(task: str, recipe: Sequence[tuple[Maker, int]], *, seed: int) -> list[Sample]:
+    """Draws every maker's share of distinct, fair samples, shuffles them and numbers them.
+
+    The shuffle makes the first n samples a mixture of all levels, for runs that limit the number of samples.
+    """
+    rng = Random(seed)
+    seen: set[tuple[str, ...]] = set()
+    samples: list[Sample] = []
+    for maker, count in recipe:
+        for _ in range(count):
+            samples.append(_draw_new(maker, rng, seen))
+    rng.shuffle(samples)
+    return [{"id": f"{task}-{number:04d}", **sample} for number, sample in enumerate(samples, start=1)]
+
+
+def _draw_new(maker: Maker, rng: Random, seen: set[tuple[str, ...]]) -> Sample:
+    """Draws until the sample is fair and its question is new, whatever the order of its words (7 + 5 is 5 + 7)."""
+    for _ in range(_MAX_ATTEMPTS):
+        sample = maker(rng)
+        fingerprint = tuple(sorted(_words(sample["question"])))
+        if fingerprint not in seen and _is_fair(sample):
+            seen.add(fingerprint)
+            return sample
+    raise ValueError(f"{_MAX_ATTEMPTS} draws gave no new question: widen the ranges of the maker or lower its count")
+
+
+def _is_fair(sample: Sample) -> bool:
+    """Tells whether a model that only repeats the question fails."""
+    question = " ".join(_words(sample["question"]))
+    return not any(re.search(rf"\b{re.escape(gold)}\b", question) for gold in _accepted_answers(sample))
+
+
+def _accepted_answers(sample: Sample) -> list[str]:
+    if "answer" in sample:
+        return [str(sample["answer"])]
+    (check,) = sample["checks"]
+    return [str(check["value"])] if check["scorer"] == "numeric" else list(check["any"])
+
+
+def _words(question: str) -> list[str]:
+    return re.findall(r"[\w:]+|[-+]", question)
+
+
+def _numeric(question: str, value: int) -> Sample:
+    """Builds a sample that is graded by its last number, so word `question` such that a full sentence ends with it."""
+    return {"question": f"{question} {_NUMBER_ONLY}", "checks": [{"scorer": "numeric", "value": value}]}
+
+
+def _contains(question: str, accepted: list[str]) -> Sample:
+    return {"question": question, "checks": [{"scorer": "contains", "any": accepted}]}
+
+
+def _calculation(symbol: str, first: range, second: range) -> Maker:
+    """Makes `What is a + b?` for the symbols + - x, or `What is ab divided by b?`, without remainder.
+
+    Divisions are in words because the scorer `numeric` reads 27 / 9 as a fraction, so repeating it would pass.
+    """
+
+    def make(rng: Random) -> Sample:
+        a, b = rng.choice(first), rng.choice(second)
+        if symbol == "divided by":
+            a *= b
+        answer = {"+": a + b, "-": a - b, "x": a * b, "divided by": a // b}[symbol]
+        return {"question": f"What is {a} {symbol} {b}? {_NUMBER_ONLY}", "answer": answer}
+
+    return make
+
+
+def _story(story: Story) -> Maker:
+    def make(rng: Random) -> Sample:
+        a, b, c = rng.choice(story.a), rng.choice(story.b), rng.choice(story.c)
+        text = story.text.format(name=rng.choice(NAMES), a=a, b=b, c=c, ab=a * b)
+        return {"question": f"{text} {_NUMBER_ONLY}", "answer": story.solve(a, b, c)}
+
+    return make
+
+
+def _conversion(conversion: Conversion) -> Maker:
+    def make(rng: Random) -> Sample:
+        count = rng.randint(2, 5)
+        question = f"{count} {conversion.large} is how many {conversion.small}?"
+        return _numeric(question, count * conversion.factor)
+
+    return make
+
+
+def _reverse_conversion(conversion: Conversion) -> Maker:
+    def make(rng: Random) -> Sample:
+        count = rng.randint(3, 9)
+        question = f"{count * conversion.factor} {conversion.small} is how many {conversion.large}?"
+        return _numeric(question, count)
+
+    return make
+
+
+def _sum_of_units(conversion: Conversion) -> Maker:
+    def make(rng: Random) -> Sample:
+        count, rest = rng.randint(2, 5), rng.randint(2, 5) * max(conversion.factor // 10, 1)
+        large, small, factor = conversion
+        question = f"{count} {large} and {rest} {small} is how many {small} altogether?"
+        return _numeric(question, count * factor + rest)
+
+    return make
+
+
+def _weeks_and_days_in_hours(rng: Random) -> Sample:
+    weeks, days = rng.randint(2, 5), rng.randint(2, 6)
+    return _numeric(f"{weeks} weeks and {days} days is how many hours altogether?", 24 * (7 * weeks + days))
+
+
+def _next_weekday(rng: Random) -> Sample:
+    day = rng.randrange(7)
+    step, word = rng.choice(_NEIGHBOURS)
+    question = f"Which day of the week comes right {word} {WEEKDAYS[day]}? Answer with the day only."
+    return _contains(question, [WEEKDAYS[(day + step) % 7]])
+
+
+def _later_weekday(steps: range) -> Maker:
+    def make(rng: Random) -> Sample:
+        day, step = rng.randrange(7), rng.choice(steps)
+        question = f"Which day of the week comes {step} days after a {WEEKDAYS[day]}? Answer with the day only."
+        return _contains(question, [WEEKDAYS[(day + step) % 7]])
+
+    return make
+
+
+def _draw_month(rng: Random) -> int:
+    """Draws the index of a month that is an answer: not May, since `may` is also an everyday verb."""
+    return rng.choice([index for index, month in enumerate(MONTHS) if month != "May"])
+
+
+def _next_month(rng: Random) -> Sample:
+    answer = _draw_month(rng)
+    step, word = rng.choice(_NEIGHBOURS)
+    question = f"Which month comes right {word} {MONTHS[(answer - step) % 12]}? Answer with the month only."
+    return _contains(question, [MONTHS[answer]])
+
+
+def _later_month(rng: Random) -> Sample:
+    answer, step = _draw_month(rng), rng.randint(3, 8)
+    question = f"Which month comes {step} months after {MONTHS[(answer - step) % 12]}? Answer with the month only."
+    return _contains(question, [MONTHS[answer]])
+
+
+def _month_length(rng: Random) -> Sample:
+    month = rng.choice([3, 4, 6, 8, 9, 11, 12])
+    first_of_next = date(2023 + month // 12, month % 12 + 1, 1)
+    return _numeric(f"How many days does the month of {MONTHS[month - 1]} have?", (first_of_next - timedelta(1)).day)
+
+
+def _next_leap_year(years: range) -> Maker:
+    def make(rng: Random) -> Sample:
+        year = rng.choice(years)
+        leap_years = (y for y in range(year + 1, year + 9) if y % 4 == 0 and (y % 100 or y % 400 == 0))
+        return _numeric(f"What is the first leap year after {year}?", next(leap_years))
+
+    return make
+
+
+def _full_hour(rng: Random) -> Sample:
+    hour = rng.randint(1, 11)
+    question = f"What is {hour} pm on the 24-hour clock? Answer as HH:MM."
+    return _contains(question, _clock_forms(datetime(2023, 1, 1, hour + 12)))
+
+
+def _later_time(rng: Random) -> Sample:
+    start = datetime(2023, 1, 1, rng.randint(21, 23), rng.randrange(15, 60, 5))
+    minutes = rng.randrange(125, 240, 5)
+    question = (
+        f"A night bus leaves at {start:%H:%M} and drives for {minutes} minutes. "
+        "When does it arrive on the 24-hour clock? Answer as HH:MM."
+    )
+    return _contains(question, _clock_forms(start + timedelta(minutes=minutes)))
+
+
+def _clock_forms(time: datetime) -> list[str]:
+    forms = [f"{time:%H:%M}", f"{time:%H.%M}", f"{time:%H%M}"]
+    return forms if time.hour >= 10 else [*forms, f"{time.hour}:{time:%M}", f"{time.hour}.{time:%M}"]
+
+
+def _draw_date(rng: Random) -> date:
+    return date(rng.randint(2020, 2024), 1, 20) + timedelta(days=rng.randrange(300))
+
+
+def _days_between(rng: Random) -> Sample:
+    start, days = _draw_date(rng), rng.randint(25, 80)
+    question = f"How many days after {_write_date(start)} is {_write_date(start + timedelta(days))}? {_NUMBER_ONLY}"
+    return _contains(question, [str(days)])
+
+
+def _later_date(rng: Random) -> Sample:
+    start, days = _draw_date(rng), rng.randint(12, 40)
+    end = start + timedelta(days)
+    question = f"Which date is {days} days after {_write_date(start)}? Answer with day and month."
+    return _contains(question, _date_forms(end))
+
+
+def _date_forms(day: date) -> list[str]:
+    month = MONTHS[day.month - 1]
+    ordinal = f"{day.day}{_ordinal_suffix(day.day)}"
+    numbers = (str(day.day), ordinal)
+    return [f"{n} {month}" for n in numbers] + [f"{month} {n}" for n in numbers] + [f"{ordinal} of {month}"]
+
+
+def _ordinal_suffix(number: int) -> str:
+    return "th" if number in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+
+
+def _write_date(day: date) -> str:
+    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+
+
+def main() -> None:
+    """Writes both tasks into the catalog."""
+    for task, samples in (("arithmetic", make_arithmetic()), ("units_and_dates", make_units_and_dates())):
+        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+        (CATALOG / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
