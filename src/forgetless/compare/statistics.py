@@ -1,0 +1,222 @@
+"""Tests for paired scores: what was lost and gained, how likely chance alone would do that, over how many rows.
+
+Signs: a loss is a sample that the tuned model grades lower than the base; delta = tuned - base. Every one-sided
+p-value is one-sided for a loss. Differences are handed over oriented so that negative is worse, cross-entropies
+included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from forgetless.compare.distributions import FloatArray, binomial_tail
+
+Alternative = Literal["loss", "two-sided"]
+IntArray = NDArray[np.int64]
+
+MAX_EXACT_SUMS = 2**16
+"""Distinct sums up to which the sign-flip distribution is enumerated instead of sampled."""
+
+NEAR_CERTAIN = 0.98
+"""A task that both models answer at least this well is at its ceiling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """What happened to each sample between base and tuned; graded samples count as right from one half up.
+
+    Attributes:
+        lost: Samples graded lower by the tuned model.
+        gained: Samples graded higher.
+        kept_right: Samples graded the same, at one half or more.
+        kept_wrong: Samples graded the same, below one half.
+    """
+
+    lost: int
+    gained: int
+    kept_right: int
+    kept_wrong: int
+
+
+def transitions(base: ArrayLike, tuned: ArrayLike) -> Transitions:
+    """Counts the samples that were lost, gained, kept right and kept wrong."""
+    before, after = np.asarray(base, dtype=np.float64), np.asarray(tuned, dtype=np.float64)
+    same = before == after
+    return Transitions(
+        lost=int(np.sum(after < before)),
+        gained=int(np.sum(after > before)),
+        kept_right=int(np.sum(same & (before >= 0.5))),
+        kept_wrong=int(np.sum(same & (before < 0.5))),
+    )
+
+
+def mcnemar_p(lost: int, gained: int, *, alternative: Alternative = "loss") -> float:
+    """Returns the p-value of the exact McNemar test for 0/1 scores.
+
+    Given lost + gained flips, the number lost is binomial with probability one half when nothing changed on average.
+
+    Args:
+        lost: Samples right before and wrong after.
+        gained: Samples wrong before and right after.
+        alternative: `loss` asks whether more were lost than gained; `two-sided` doubles the smaller tail.
+    """
+    flips = lost + gained
+    if alternative == "loss":
+        return float(binomial_tail(lost, flips, 0.5))
+    return min(1.0, 2.0 * float(binomial_tail(max(lost, gained), flips, 0.5)))
+
+
+def sign_flip_p(
+    differences: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    alternative: Alternative = "loss",
+    num_draws: int = 9_999,
+    generator: np.random.Generator | None = None,
+) -> float:
+    """Returns the p-value of the paired permutation test: under no change, each difference is as likely with either
+    sign.
+
+    With clusters the unit whose sign flips is the cluster's sum. The distribution of the total is enumerated while it
+    has at most `MAX_EXACT_SUMS` distinct values: always for sums of 0/1 scores, and for any scores up to 16 non-zero
+    units. Beyond, it is sampled, and p = (1 + draws at least as extreme) / (1 + draws), which is never zero and never
+    too small on average (Phipson and Smyth, 2010).
+
+    Args:
+        differences: tuned - base per sample, times its weight where samples weigh differently.
+        clusters: Cluster label of each sample; None makes each sample its own.
+        alternative: `loss` asks whether the total is unusually low; `two-sided` whether it is unusually far from zero.
+        num_draws: Monte Carlo draws.
+        generator: Source of the draws; a fresh one with seed 0 by default, so that a comparison repeats exactly.
+    """
+    units = np.abs(cluster_sums(differences, clusters))
+    observed = float(np.sum(np.asarray(differences, dtype=np.float64)))
+    units = units[units > 1e-12]
+    if units.size == 0:
+        return 1.0
+    slack = 1e-9 * max(1.0, float(units.sum()))
+    exact = _sign_flip_distribution(units)
+    if exact is not None:
+        sums, masses = exact
+        return min(1.0, float(masses[_is_extreme(sums, observed, slack=slack, alternative=alternative)].sum()))
+    rng = generator if generator is not None else np.random.default_rng(0)
+    hits, left = 0, num_draws
+    while left:
+        size = min(left, max(1, 4_000_000 // units.size))
+        signs = rng.integers(0, 2, size=(size, units.size), dtype=np.int8)
+        sums = 2.0 * (signs @ units) - units.sum()
+        hits += int(np.sum(_is_extreme(sums, observed, slack=slack, alternative=alternative)))
+        left -= size
+    return (1 + hits) / (1 + num_draws)
+
+
+def cluster_sums(values: ArrayLike, clusters: ArrayLike | None) -> FloatArray:
+    """Returns the sum of the values of each cluster, in the order of sorted labels; each sample without labels."""
+    array = np.asarray(values, dtype=np.float64)
+    if clusters is None:
+        return array
+    codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    return np.asarray(np.bincount(codes, weights=array), dtype=np.float64)
+
+
+def _is_extreme(sums: FloatArray, observed: float, *, slack: float, alternative: Alternative) -> NDArray[np.bool_]:
+    if alternative == "loss":
+        return np.asarray(sums <= observed + slack)
+    return np.asarray(np.abs(sums) >= abs(observed) - slack)
+
+
+def _sign_flip_distribution(units: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Returns the distinct totals and their probabilities, or None when there are more than `MAX_EXACT_SUMS`."""
+    sums: FloatArray = np.zeros(1)
+    masses: FloatArray = np.ones(1)
+    # Equal totals merge on a grid far below any real score, which is what keeps sums of 0/1 scores few.
+    for unit in np.sort(units)[::-1]:
+        both = np.round(np.concatenate([sums - unit, sums + unit]), 9)
+        sums, inverse = np.unique(both, return_inverse=True)
+        if sums.size > MAX_EXACT_SUMS:
+            return None
+        halves = np.concatenate([masses, masses]) / 2.0
+        masses = np.asarray(np.bincount(inverse, weights=halves), dtype=np.float64)
+    return sums, masses
+
+
+def holm(p_values: ArrayLike) -> FloatArray:
+    """Returns p-values adjusted by Holm's step-down method: rejecting those <= alpha keeps the family-wise error <=
+    alpha.
+
+    Holds under any dependence between the rows, so a pool may stand in one family with its own parts.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+@dataclass(frozen=True, slots=True)
+class ChanceAdjusted:
+    """Forgetting on multiple choice after taking out what two guessers would show.
+
+    Attributes:
+        forgetting: Share of samples lost beyond chance.
+        gain: Share gained beyond chance.
+        largest_forgetting: The most that the base could lose beyond chance.
+    """
+
+    forgetting: float
+    gain: float
+    largest_forgetting: float
+
+
+def chance_adjusted(base: ArrayLike, tuned: ArrayLike, *, chance: float) -> ChanceAdjusted:
+    """Returns forgetting and gain with the flips removed that guessing alone produces.
+
+    A model with accuracy a knows a share (a - chance) / (1 - chance) and guesses the rest. If both guess independently,
+    (1 - a0)(1 - a1) / (k - 1) of the samples, k = 1 / chance, are lost by luck and as many gained. Greedy choices of
+    two related models agree more often than that, so this over-corrects: read it as a lower bound. (`post-forget`,
+    2025.)
+
+    Args:
+        base: 0/1 grades of the base.
+        tuned: 0/1 grades of the tuned model, in the same order.
+        chance: Expected grade of guessing, in (0, 1).
+
+    Raises:
+        ValueError: `chance` is not in (0, 1).
+    """
+    if not 0.0 < chance < 1.0:
+        raise ValueError(f"chance {chance} is not in (0, 1): free answers have no chance level to adjust for")
+    before, after = np.asarray(base, dtype=np.float64), np.asarray(tuned, dtype=np.float64)
+    counts = transitions(before, after)
+    num_choices = 1.0 / chance
+    accuracy = float(before.mean())
+    by_luck = (1.0 - accuracy) * (1.0 - float(after.mean())) / (num_choices - 1.0)
+    return ChanceAdjusted(
+        forgetting=max(0.0, counts.lost / before.size - by_luck),
+        gain=max(0.0, counts.gained / before.size - by_luck),
+        largest_forgetting=max(0.0, (num_choices * accuracy - 1.0) / (num_choices - 1.0)),
+    )
+
+
+def is_at_floor(base: ArrayLike, *, chance: float, margin: float, alpha: float) -> bool:
+    """Whether the base has nothing to lose that the margin could catch.
+
+    True if its grades are not significantly above chance (one-sided exact binomial; for grades between 0 and 1 the same
+    beta tail at the real-valued sum, which errs on the side of the floor), or if it stands less than `margin` above
+    chance, so that losing everything it knows would still pass.
+    """
+    grades = np.asarray(base, dtype=np.float64)
+    total = float(grades.sum())
+    if total / grades.size - chance < margin:
+        return True
+    return float(binomial_tail(total, grades.size, chance)) > alpha
+
+
+def is_at_ceiling(base: ArrayLike, tuned: ArrayLike) -> bool:
+    """Whether both models are right (nearly) always, so that the task tells nothing about them."""
+    return min(float(np.mean(np.asarray(base))), float(np.mean(np.asarray(tuned)))) >= NEAR_CERTAIN
