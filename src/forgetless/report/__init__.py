@@ -1,0 +1,57 @@
+"""The last stage: the pages of a run, built from what its directory holds and nothing else.
+
+evidence.py     what the directory holds, as one frozen record
+flips.py        the samples whose grade changed
+wording.py      every number, symbol and sentence that the four pages share
+figures.py      plotly figures, each with the table that says the same
+html.py         report.html, one file that needs no network
+markdown.py     report.md, short enough for a pull-request comment
+junit.py        junit.xml, for continuous integration
+model_card.py   MODEL_CARD.md, to publish beside the weights
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forgetless.report.evidence import Evidence, read_evidence
+from forgetless.report.html import render_html
+from forgetless.report.junit import render_junit
+from forgetless.report.markdown import render_markdown
+from forgetless.report.model_card import render_model_card
+
+__all__ = [
+    "Evidence",
+    "build_report",
+    "read_evidence",
+    "render_html",
+    "render_junit",
+    "render_markdown",
+    "render_model_card",
+]
+
+
+def build_report(directory: Path) -> list[Path]:
+    """Writes report.html, report.md, junit.xml and MODEL_CARD.md into a run directory, from what it holds.
+
+    Only comparison.json is needed; pages leave out, and say so, what rests on a file that isn't there. All four pages
+    are rendered before the first is written, and each is replaced whole.
+
+    Returns:
+        The files written, report.html first.
+
+    Raises:
+        DataError: comparison.json is missing, or a file of the directory cannot be read.
+    """
+    evidence = read_evidence(directory)
+    pages = {
+        "report.html": render_html(evidence),
+        "report.md": render_markdown(evidence),
+        "junit.xml": render_junit(evidence),
+        "MODEL_CARD.md": render_model_card(evidence),
+    }
+    for name, text in pages.items():
+        part = directory / f"{name}.part"
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(directory / name)
+    return [directory / name for name in pages]
