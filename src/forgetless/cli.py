@@ -1,0 +1,333 @@
+"""The command line: parse, call, print. Heavy packages are imported by the command that uses them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from rich.console import Console
+
+from forgetless.config import Option, merge, options, parse_config, parse_method_flag, read_yaml
+from forgetless.errors import ForgetlessError
+
+if TYPE_CHECKING:
+    from forgetless.config import Config
+
+app = typer.Typer(
+    name="forgetless",
+    help="Fine-tune a language model on narrow data, and show with evidence what it kept.",
+    epilog="Exit codes: 0 PASS, 1 FAIL, 3 INCONCLUSIVE; 2 bad usage, config or data; 4 the run itself failed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
+TasksDir = Annotated[list[Path] | None, typer.Option("--tasks-dir", help="Directory with tasks of your own.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+
+
+class TerminalReporter:
+    """Shows progress with the remaining time on stderr; plain lines where that isn't a terminal."""
+
+    def note(self, text: str) -> None:
+        errors.print(f"[yellow]note[/yellow] {text}", highlight=False)
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Callable[[float, float], None]]:
+        from forgetless.progress import show_progress
+
+        with show_progress(errors, title) as advance:
+            yield advance
+
+
+def _config_signature(first: list[inspect.Parameter]) -> inspect.Signature:
+    """Returns a signature with one option per config key behind the given parameters."""
+    added = [
+        inspect.Parameter(
+            option.key.replace(".", "__"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[_flag_type(option) | None, _flag(option)],
+        )
+        for option in options()
+    ]
+    return inspect.Signature([*first, *added])
+
+
+def _flag_type(option: Option) -> Any:
+    if option.key == "methods":
+        return list[str]
+    if get_origin(option.annotation) is Literal:
+        return str
+    return option.annotation
+
+
+def _flag(option: Option) -> Any:
+    """Returns the typer option of a config key; its help is the key's description."""
+    names = [option.flag]
+    if option.key == "data.train":
+        names = ["--data", "--train"]
+    if option.annotation is bool:
+        names = [f"{option.flag}/--no-{option.flag[2:]}"]
+    text = option.description
+    if get_origin(option.annotation) is Literal:
+        text += f" One of: {', '.join(get_args(option.annotation))}."
+    if option.key == "methods":
+        text = "Method, repeatable: lora, lora:rank=8, replay:share=0.1; none = plain full fine-tuning. Default: lora."
+    elif option.default is not None and "default" not in text.lower():
+        text += f" Default: {option.default}."
+    section = option.key.partition(".")[0] if "." in option.key else "general"
+    return typer.Option(*names, help=text, show_default=False, rich_help_panel=f"Config: {section}")
+
+
+def with_config_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command one flag per config key; the function gets those that were set as `overrides`."""
+    first = [p for name, p in inspect.signature(function, eval_str=True).parameters.items() if name != "overrides"]
+    signature = _config_signature(first)
+    own = {parameter.name for parameter in first}
+
+    def command(**arguments: Any) -> None:
+        overrides = {k.replace("__", "."): v for k, v in arguments.items() if k not in own and v is not None}
+        function(**{name: arguments[name] for name in own}, overrides=overrides)
+
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    command.__doc__ = function.__doc__
+    return command
+
+
+def read_job(config: Path | None, overrides: dict[str, Any]) -> Config:
+    """Returns the config of a file with flags set over it; without a file, the flags alone."""
+    if "methods" in overrides:
+        named = [name for name in overrides["methods"] if name != "none"]
+        overrides = overrides | {"methods": [parse_method_flag(name) for name in named]}
+    raw = {} if config is None else read_yaml(config)
+    return parse_config(merge(raw, overrides), source=str(config) if config is not None else "flags")
+
+
+def command_line() -> str:
+    """Returns the command as it was typed."""
+    return shlex.join(["forgetless", *sys.argv[1:]])
+
+
+ConfigFile = Annotated[Path | None, typer.Argument(help="YAML config; without one, flags alone.", show_default=False)]
+OutDirectory = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run directory; default: runs/NAME.", show_default=False)
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Replace an earlier run in the run directory.")]
+
+
+def run(
+    overrides: dict[str, Any],
+    config: ConfigFile = None,
+    out: OutDirectory = None,
+    fresh: Fresh = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """The main job: score the base, tune it, score the tuned model, judge, report.
+
+    A run that was stopped goes on where it was when it is started again.
+
+    [dim]forgetless run examples/drug_qa/safe.yaml[/dim]
+    [dim]forgetless run --model DIR --data my.jsonl --margin 0.02[/dim]
+    """
+    from forgetless import pipeline
+
+    job = read_job(config, overrides)
+    result = pipeline.run(
+        job,
+        out=out,
+        name=config.stem if config is not None else "run",
+        fresh=fresh,
+        reporter=TerminalReporter(),
+        command=command_line(),
+    )
+    _show_result(result.comparison, as_json=as_json, directory=result.directory)
+    raise typer.Exit(result.exit_code)
+
+
+def train(overrides: dict[str, Any], config: ConfigFile = None, out: OutDirectory = None, fresh: Fresh = False) -> None:
+    """Tune only: read data, apply methods, train, save the model."""
+    from forgetless import pipeline
+
+    job = read_job(config, overrides)
+    name = config.stem if config is not None else "run"
+    model = pipeline.train(job, out=out, name=name, fresh=fresh, reporter=TerminalReporter(), command=command_line())
+    console.print(f"model: {model}", highlight=False, soft_wrap=True)
+
+
+app.command("run")(with_config_flags(run))
+app.command("train")(with_config_flags(train))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Alias, hub id, or directory (weights, adapter or run).")],
+    suite: Annotated[str, typer.Option(help="Suite, or suites and tasks separated by commas.")] = "core",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Score file to write.", show_default=False)] = None,
+    tasks_dir: TasksDir = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)] = 32,
+    cache: Annotated[bool, typer.Option(help="Keep scores by content and use those that are known.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a model on a suite; write one JSON line per sample."""
+    from forgetless import pipeline
+    from forgetless.display import show_scores
+
+    scores = pipeline.evaluate_model(
+        model,
+        suite=suite,
+        out=out,
+        tasks_directories=tasks_dir or [],
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        use_cache=cache,
+        reporter=TerminalReporter(),
+    )
+    show_scores(console, scores, as_json=as_json, out=out)
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(help="Scores of the base.")],
+    tuned: Annotated[Path, typer.Argument(help="Scores of the tuned model, on the same samples.")],
+    margin: Annotated[float, typer.Option(help="Largest drop that is tolerated, in score units.")] = 0.03,
+    alpha: Annotated[float, typer.Option(help="Error rate of the verdict.")] = 0.05,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory for comparison.json.", show_default=False)
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge two score files: paired tests, intervals, verdict; exits by the verdict."""
+    from forgetless import pipeline
+
+    comparison = pipeline.compare_files(base, tuned, margin=margin, alpha=alpha, out=out)
+    _show_result(comparison, as_json=as_json, directory=out, has_report=False)
+    raise typer.Exit(comparison.verdict.exit_code)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A run directory, or one with a comparison.json.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Build report.html, report.md, junit.xml and MODEL_CARD.md from what a directory holds."""
+    from forgetless import pipeline
+
+    pages = pipeline.build_pages(directory)
+    if as_json:
+        print(json.dumps([str(page) for page in pages]))
+        return
+    for page in pages:
+        console.print(str(page), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def mix(
+    domain: Annotated[Path, typer.Option(help="Domain examples.")],
+    general: Annotated[Path, typer.Option(help="General examples to replay.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to write.")],
+    share: Annotated[
+        float, typer.Option(help="General examples / all examples of the final mixture, in [0, 1).")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of draw and order.", min=0)] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a replay mixture with an exact share of general examples."""
+    from forgetless import pipeline
+
+    summary = pipeline.mix_files(domain, general, out=out, share=share, seed=seed, reporter=TerminalReporter())
+    if as_json:
+        print(json.dumps(summary))
+        return
+    console.print(
+        f"{out}: {summary['num_domain']} domain + {summary['num_general']} general examples, "
+        f"share {summary['share_examples']:.4f} of examples, {summary['share_tokens']:.4f} of answer words",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def methods(as_json: JsonFlag = False) -> None:
+    """List the mitigation methods with their papers, needs, costs and options."""
+    from forgetless.display import show_methods
+
+    show_methods(console, as_json=as_json)
+
+
+@app.command()
+def tasks(tasks_dir: TasksDir = None, as_json: JsonFlag = False) -> None:
+    """List the evaluation tasks and suites."""
+    from forgetless.display import show_tasks
+
+    show_tasks(console, tasks_dir or [], as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check Python, torch, devices, memory, the embedded model and the cache; say how to mend what is missing."""
+    from forgetless.display import show_findings
+    from forgetless.doctor import examine
+
+    findings = examine()
+    show_findings(console, findings, as_json=as_json)
+    raise typer.Exit(0 if all(finding.is_fine for finding in findings) else 2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from forgetless.pipeline import version
+
+        console.print(f"forgetless {version()}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _show_result(comparison: Any, *, as_json: bool, directory: Path | None, has_report: bool = True) -> None:
+    from forgetless.display import show_comparison
+
+    if as_json:
+        print(comparison.to_json(), end="")
+        return
+    page = directory / "report.html" if directory is not None and has_report else None
+    show_comparison(console, comparison, report=page)
+
+
+def main() -> None:
+    """Runs the command line; errors that a user can mend end in one sentence, not in a traceback."""
+    try:
+        app()
+    except ForgetlessError as error:
+        errors.print("[red]error[/red]", str(error), highlight=False, markup=True, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("stopped; start the same command again to go on", highlight=False)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

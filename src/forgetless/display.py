@@ -1,0 +1,204 @@
+"""What the commands print: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from forgetless.doctor import Finding
+from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit
+
+VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+STATUS_STYLES = {
+    Status.KEPT: "green",
+    Status.IMPROVED: "green",
+    Status.LEARNED: "green",
+    Status.FORGOT: "red",
+    Status.NOT_LEARNED: "yellow",
+    Status.UNDECIDED: "yellow",
+}
+
+
+def _number(value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+
+def _interval(row: Row) -> str:
+    if row.ci_low is None or row.ci_high is None:
+        return "-"
+    return f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
+
+
+def _title(row: Row) -> str:
+    return row.task if row.unit is Unit.GRADE else f"{row.task} (nats/token, lower is better)"
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Returns the rows of a comparison as a table: the pool, retention, cross-entropy, target."""
+    level = f"{1 - comparison.alpha:.0%} interval"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task", overflow="fold")
+    for name in ("n", "base", "tuned", "delta", level, "lost", "gained"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    retention = [row for row in comparison.tasks if row.role is Role.RETENTION]
+    groups = [
+        [comparison.pooled],
+        [row for row in retention if row.unit is Unit.GRADE],
+        [row for row in retention if row.unit is not Unit.GRADE],
+        [row for row in comparison.tasks if row.role is Role.TARGET],
+    ]
+    for group in groups:
+        for row in group:
+            is_pool = row is comparison.pooled
+            table.add_row(
+                escape("general skills, pooled" if is_pool else _title(row)),
+                str(row.num_samples),
+                _number(row.base),
+                _number(row.tuned),
+                _number(row.delta, signed=True),
+                escape(_interval(row)),
+                str(row.lost) if row.unit is Unit.GRADE else "-",
+                str(row.gained) if row.unit is Unit.GRADE else "-",
+                f"[{STATUS_STYLES.get(row.status, 'dim')}]{row.status.value}[/]",
+                style="bold" if is_pool else None,
+            )
+        if group:
+            table.add_section()
+    return table
+
+
+def show_comparison(console: Console, comparison: Comparison, *, report: Path | None = None) -> None:
+    """Prints a comparison: table, verdict, reasons, what to do next, and where the report is."""
+    console.print(comparison_table(comparison))
+    lines = [escape(reason) for reason in comparison.reasons]
+    lines += [f"[yellow]![/] {escape(problem)}" for problem in comparison.problems]
+    if comparison.advice:
+        lines += ["", "[bold]What to do next[/]", *(f"- {escape(text)}" for text in comparison.advice)]
+    style = VERDICT_STYLES[comparison.verdict.value]
+    title = f"[{style}]{comparison.verdict.value}[/] margin {comparison.margin:g}, alpha {comparison.alpha:g}"
+    console.print(Panel("\n".join(lines), title=title, title_align="left", border_style=style.split()[-1]))
+    if report is not None:
+        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+def show_scores(console: Console, scores: Sequence[SampleScore], *, as_json: bool, out: Path | None) -> None:
+    """Prints the mean score of each task."""
+    rows = [_summary(name, group) for name, group in _by_task(scores).items()]
+    if as_json:
+        print(json.dumps({"schema": 1, "tasks": rows}))
+        return
+    table = Table("task", "n", "mean", "unit", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(row["task"], str(row["num_samples"]), f"{row['mean']:.3f}", row["unit"])
+    console.print(table)
+    if out is not None:
+        console.print(f"scores: {out}", highlight=False, soft_wrap=True)
+
+
+def _by_task(scores: Iterable[SampleScore]) -> dict[str, list[SampleScore]]:
+    groups: dict[str, list[SampleScore]] = {}
+    for score in scores:
+        groups.setdefault(score.task, []).append(score)
+    return groups
+
+
+def _summary(name: str, scores: Sequence[SampleScore]) -> dict[str, Any]:
+    weight = sum(score.weight for score in scores)
+    return {
+        "task": name,
+        "role": scores[0].role.value,
+        "num_samples": len(scores),
+        "mean": sum(score.score * score.weight for score in scores) / weight,
+        "unit": scores[0].unit.value,
+    }
+
+
+def show_methods(console: Console, *, as_json: bool) -> None:
+    """Prints the methods with paper, needs, cost and options."""
+    from forgetless.methods import METHODS
+
+    found = [METHODS.load(name) for name in METHODS]
+    if as_json:
+        rows = [
+            {
+                "name": m.name,
+                "title": m.title,
+                "paper": m.paper,
+                "needs": m.needs,
+                "cost": m.cost,
+                "claims": sorted(m.claims),
+                "options": _options(m),
+            }
+            for m in found
+        ]
+        print(json.dumps({"schema": 1, "methods": rows}, default=str))
+        return
+    console.print("No method at all ([bold]--method none[/], [bold]methods: [/]) is plain full fine-tuning.\n")
+    for method in found:
+        console.print(f"[bold]{method.name}[/]  {escape(method.title)}  [dim]{method.paper}[/]", soft_wrap=True)
+        console.print(
+            f"  needs {method.needs or 'nothing but the domain data'}; cost: {escape(method.cost)}", soft_wrap=True
+        )
+        for option in _options(method):
+            text = f"    {option['name']} = {option['default']}: {option['description']}"
+            console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _options(method: Any) -> list[dict[str, Any]]:
+    """Returns a method's options with default and description, as pydantic knows them."""
+    return [
+        {"name": name, "default": field.get_default(call_default_factory=True), "description": field.description or ""}
+        for name, field in method.__pydantic_fields__.items()
+    ]
+
+
+def show_tasks(console: Console, directories: Sequence[Path], *, as_json: bool) -> None:
+    """Prints the tasks and suites."""
+    from forgetless.tasks.base import list_suites, list_tasks, load_task
+
+    suites = list_suites()
+    found = [load_task(path) for path in list_tasks(directories).values()]
+    rows: list[dict[str, Any]] = [
+        {
+            "task": task.name,
+            "version": task.spec.version,
+            "kind": task.spec.kind,
+            "role": task.spec.role.value,
+            "num_samples": len(task.samples),
+            "description": task.spec.description,
+            "suites": [suite for suite, members in suites.items() if task.name in members],
+        }
+        for task in found
+    ]
+    if as_json:
+        print(json.dumps({"schema": 1, "suites": suites, "tasks": rows}))
+        return
+    table = Table("task", "n", "kind", "suites", "what it asks", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        cells = (row["task"], row["num_samples"], row["kind"], ", ".join(row["suites"]), row["description"])
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console.print(table)
+
+
+def show_findings(console: Console, findings: Sequence[Finding], *, as_json: bool) -> None:
+    """Prints what `doctor` found."""
+    if as_json:
+        print(json.dumps({"schema": 1, "findings": [dataclasses.asdict(finding) for finding in findings]}))
+        return
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.is_fine else "[red]bad[/] "
+        console.print(f"{mark} {finding.name}: {escape(finding.detail)}", highlight=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"     mend: [bold]{escape(finding.remedy)}[/]", highlight=False, soft_wrap=True)

@@ -1,0 +1,55 @@
+"""The target task, made of the user's held-out examples: how well was learned what was to be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from forgetless.data.encoding import as_dicts
+from forgetless.data.examples import Example
+from forgetless.records import Role
+from forgetless.tasks.base import Task, TaskSpec
+
+TARGET_LOSS = "target_loss"
+TARGET_ANSWERS = "target_answers"
+LONGEST_ANSWER = 128
+
+
+def target_tasks(examples: Sequence[Example]) -> list[Task]:
+    """Returns the tasks that measure learning on held-out examples.
+
+    `target_loss` is cross-entropy on the reference answers, in nats per answer token; `target_answers` grades free
+    answers by their word overlap (F1) with the reference. Plain texts have a loss only.
+    """
+    spec = TaskSpec(
+        task=TARGET_LOSS,
+        version=1,
+        description="Held-out examples: cross-entropy of the reference answers.",
+        role=Role.TARGET,
+        kind="perplexity",
+        data="test",
+    )
+    tasks = [Task(spec, tuple(_sample(example, TARGET_LOSS, number) for number, example in enumerate(examples, 1)))]
+    asked = [example for example in examples if example.text is None]
+    if asked:
+        longest = max(len(example.answer_text.split()) for example in asked)
+        spec = TaskSpec(
+            task=TARGET_ANSWERS,
+            version=1,
+            description="Held-out examples, answered freely: word overlap (F1) with the reference.",
+            role=Role.TARGET,
+            kind="generate",
+            data="test",
+            # About 1.4 tokens a word, and room for a somewhat longer answer.
+            max_tokens=min(LONGEST_ANSWER, 16 + 2 * longest),
+            scorer="token_f1",
+        )
+        tasks.append(Task(spec, tuple(_sample(example, TARGET_ANSWERS, i) for i, example in enumerate(asked, 1))))
+    return tasks
+
+
+def _sample(example: Example, task: str, number: int) -> dict[str, Any]:
+    sample: dict[str, Any] = {"id": f"{task}-{number:04d}"}
+    if example.text is not None:
+        return sample | {"text": example.text}
+    return sample | {"messages": as_dicts(example.messages), "answer": example.answer_text}

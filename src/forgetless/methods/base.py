@@ -1,0 +1,194 @@
+"""What a method is: contributions to data, model, loss, gradients and weights, through hooks that default to nothing.
+
+A method never sees the trainer. Whoever trains folds the hooks in the order of the config:
+
+    prepare_data -> prepare_model -> per micro-batch: token_weights, penalty
+                                  -> per optimizer step: adjust_gradients, (optimizer), after_step -> finish
+
+The constructor only stores its options; what is learned later lives in attributes that end in `_`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass as validated_dataclass
+
+from forgetless.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from forgetless.data.examples import Example
+
+# Options of a method are validated as they are stored; an unknown one is refused.
+method_options = validated_dataclass(kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know of the job besides the mixture and the model.
+
+    Attributes:
+        seed: Seed of the run; a method that draws makes its own generator from it.
+        general: The user's general examples, empty when there are none.
+        tokenizer: The model's tokenizer, None where only data is prepared.
+        max_tokens: Longest training sequence, in tokens.
+        directory: Where a method may keep files (a Fisher estimate, generated replay), None = nowhere.
+    """
+
+    seed: int = 0
+    general: Sequence[Example] = ()
+    tokenizer: Any = None
+    max_tokens: int = 512
+    directory: Path | None = None
+
+
+class Step(Protocol):
+    """One micro-batch, as `token_weights` and `penalty` see it.
+
+    `logits` are computed once, on first use, and shared by all methods.
+    """
+
+    model: nn.Module
+    inputs: Mapping[str, Tensor]  # input_ids, attention_mask, labels: (batch, tokens)
+    num_items: Tensor | int | None  # supervised tokens of the whole optimizer step, over all micro-batches
+    global_step: int
+
+    @property
+    def labels(self) -> Tensor: ...  # (batch, tokens), -100 where nothing is learned
+
+    @property
+    def logits(self) -> Tensor: ...  # (batch, tokens, vocabulary)
+
+    @property
+    def token_losses(self) -> Tensor: ...  # (batch, tokens - 1), nats, 0 where nothing is learned
+
+
+@method_options
+class Method:
+    """Base of all methods: every hook does nothing.
+
+    Class attributes:
+        name: Name in configs and tables.
+        title: Full name, for people.
+        paper: Link to the paper or reference.
+        needs: What the user must bring ("general data"), empty = nothing but the domain data.
+        cost: What it costs in time and memory, in a phrase.
+        claims: What only one method of a run may hold ("adapter").
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    needs: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    def check(self, context: Context) -> None:
+        """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""
+
+    def prepare_data(self, mixture: Sequence[Example], context: Context) -> Sequence[Example]:
+        """Returns the mixture to train on."""
+        return mixture
+
+    def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
+        """Returns the model to train: adapters, freezing, subspaces, Fisher estimation."""
+        return model
+
+    def token_weights(self, step: Step) -> Tensor | None:
+        """Returns weights of the token losses, shape (batch, tokens - 1), detached; None = 1 everywhere."""
+        return None
+
+    def penalty(self, step: Step) -> Tensor | None:
+        """Returns a scalar that is added to the loss of the optimizer step, in nats; None = nothing."""
+        return None
+
+    def adjust_gradients(self, model: nn.Module) -> None:
+        """Changes gradients in place: called once per optimizer step, accumulated and unscaled, before clipping."""
+
+    def after_step(self, model: nn.Module) -> None:
+        """Changes weights in place, after the optimizer step."""
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Returns the model to save: averaging, scaling, merging."""
+        return model
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns what must survive a checkpoint; the names are the method's own."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state_dict` gave."""
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options as they would stand in a config."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]  # made a dataclass by the decorator
+        }
+
+    @cached_property
+    def overridden(self) -> frozenset[str]:
+        """Names of the hooks that this method implements, so that callers can skip the others at no cost."""
+        return frozenset(name for name in HOOKS if getattr(type(self), name) is not getattr(Method, name))
+
+
+HOOKS = ("prepare_data", "prepare_model", "token_weights", "penalty", "adjust_gradients", "after_step", "finish")
+
+
+def build_method(load: Callable[[str], type[Method]], spec: str | Mapping[str, Any]) -> Method:
+    """Builds a method from its line in a config: a bare name, or one name with its options.
+
+    Args:
+        load: Looks a method class up by name (`METHODS.load`).
+        spec: `"lora"` or `{"lora": {"rank": 8}}`.
+
+    Raises:
+        ConfigError: The line isn't of that form, or an option is unknown or out of bounds.
+    """
+    options: Any = {}
+    if isinstance(spec, str):
+        name = spec
+    elif len(spec) == 1:
+        name, options = next(iter(spec.items()))
+        options = {} if options is None else options
+    else:
+        raise ConfigError(f"a method is a name, or one name with its options, not {dict(spec)!r}")
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"options of method {name!r} must be a mapping such as {{rank: 8}}, not {options!r}")
+    method = load(name)
+    known = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"method {name!r} has no option {key!r}{did_you_mean(str(key), known)}")
+    try:
+        return method(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"method {name!r}, option {place!r}: {first['msg']}, not {first['input']!r}") from None
+
+
+def refuse_conflicts(methods: Iterable[Method]) -> None:
+    """Raises `ConfigError` when two methods claim the same thing, or one stands twice."""
+    holders: dict[str, str] = {}
+    for method in methods:
+        for claim in {*method.claims, f"the name {method.name!r}"}:
+            if claim in holders:
+                raise ConfigError(
+                    f"methods {holders[claim]!r} and {method.name!r} both claim {claim}: keep one of them"
+                )
+            holders[claim] = method.name
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Returns the parameters that are trained, by name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

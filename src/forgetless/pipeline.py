@@ -1,0 +1,566 @@
+"""The main job, stage by stage: the only module that sees every stage."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import platform
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forgetless.config import Config, load_config, parse_config
+from forgetless.data.examples import Example, content_key
+from forgetless.data.sources import fingerprint_examples, read_examples, write_examples
+from forgetless.errors import ConfigError, DataError, RunError
+from forgetless.methods import METHODS
+from forgetless.methods.base import Context, Method, build_method, refuse_conflicts
+from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
+from forgetless.rundir import RunDirectory
+from forgetless.tasks.base import Task, fingerprint_suite, load_suite
+
+if TYPE_CHECKING:
+    from forgetless.models import LoadedModel
+
+LARGEST_HELD_OUT = 200  # examples that are held out of the training file where no test file is named
+
+
+class Reporter(Protocol):
+    """Where a run tells how far it is."""
+
+    def note(self, text: str) -> None:
+        """Shows one line."""
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Any]:
+        """Shows a step; yields a callable that takes (work done, work in all)."""
+        yield
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Any]:
+        yield lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that has been checked: everything that can be refused has been, before a model is loaded.
+
+    Attributes:
+        config: The config.
+        methods: Its methods, in order.
+        learning_rate: The one that will be used.
+        domain: Training examples.
+        test: Held-out examples.
+        general: General examples.
+        suite: Retention tasks.
+        warnings: What the user should know of the data.
+    """
+
+    config: Config
+    methods: Sequence[Method]
+    learning_rate: float
+    domain: Sequence[Example]
+    test: Sequence[Example]
+    general: Sequence[Example]
+    suite: Sequence[Task]
+    warnings: list[str] = field(default_factory=list)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Returns what the job depends on, by content."""
+        return {
+            "train": fingerprint_examples(self.domain),
+            "test": fingerprint_examples(self.test),
+            "general": fingerprint_examples(self.general),
+            "suite": fingerprint_suite(self.suite),
+        }
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of config and data: two runs of the same identity do the same."""
+        content = [self.config.model_dump(mode="json"), self.fingerprints()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves: its directory, the comparison with its verdict, and the pages."""
+
+    directory: Path
+    comparison: Comparison
+    pages: list[Path]
+
+    @property
+    def exit_code(self) -> int:
+        return self.comparison.verdict.exit_code
+
+
+def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
+    """Reads and checks everything that a run needs but the model.
+
+    Raises:
+        ConfigError: A setting can't be used, or methods conflict.
+        DataError: A data file can't be read.
+    """
+    config = as_config(config)
+    methods = [build_method(METHODS.load, spec) for spec in config.methods]
+    refuse_conflicts(methods)
+    micro = config.training.micro_batch_size
+    if micro is not None and config.training.batch_size % micro:
+        raise ConfigError(f"training.micro_batch_size {micro} does not divide batch_size {config.training.batch_size}")
+    directories = [] if config.evaluation.tasks_dir is None else [config.evaluation.tasks_dir]
+    suite = load_suite(config.evaluation.suite, directories)
+    domain, test, notes = _read_data(config)
+    general = [] if config.data.general is None else read_examples(config.data.general, origin="general")
+    context = Context(seed=config.seed, general=general, max_tokens=config.training.max_tokens)
+    for method in methods:
+        method.check(context)
+    return Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes)
+
+
+def as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:
+    """Returns a config from a config, a mapping, or the path of a YAML file."""
+    if isinstance(config, Config):
+        return config
+    return parse_config(config) if isinstance(config, Mapping) else load_config(Path(config))
+
+
+def _learning_rate(config: Config, methods: Sequence[Method]) -> float:
+    """Returns the learning rate of the config, or the default for the kind of tuning."""
+    if config.training.learning_rate is not None:
+        return config.training.learning_rate
+    return 2e-4 if any("the adapter" in method.claims for method in methods) else 1e-5
+
+
+def _read_data(config: Config) -> tuple[list[Example], list[Example], list[str]]:
+    """Returns training examples, held-out examples, and what is to be said of them."""
+    if config.data.train is None:
+        raise ConfigError("no training data: name a file with data.train (--data FILE)")
+    notes: list[str] = []
+    domain = read_examples(config.data.train)
+    if config.data.test is None:
+        if len(domain) < 2:
+            raise DataError(
+                "one example can't be trained on and held out at once: add some, or data.test", path=config.data.train
+            )
+        shuffled = read_examples(config.data.train, limit=len(domain), seed=config.seed)
+        num_held_out = min(max(1, round(len(domain) / 10)), LARGEST_HELD_OUT)
+        test, domain = shuffled[:num_held_out], shuffled[num_held_out:]
+        notes.append(f"no data.test: {num_held_out} of {len(shuffled)} examples are held out")
+    else:
+        test = read_examples(config.data.test)
+    if config.data.max_test_examples is not None and len(test) > config.data.max_test_examples:
+        test = _draw(test, config.data.max_test_examples, config.seed)
+    shared = {content_key(example) for example in domain} & {content_key(example) for example in test}
+    if shared:
+        notes.append(f"{len(shared)} held-out examples are in the training data too: the target scores flatter")
+    if config.data.max_examples is not None and len(domain) > config.data.max_examples:
+        domain = _draw(domain, config.data.max_examples, config.seed)
+    return domain, test, notes
+
+
+def _draw(examples: Sequence[Example], num: int, seed: int) -> list[Example]:
+    import numpy as np
+
+    return [examples[index] for index in np.random.default_rng(seed).permutation(len(examples))[:num]]
+
+
+def run(
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    command: str = "",
+) -> RunResult:
+    """Does the whole job: base scores, training, tuned scores, verdict, report.
+
+    A run that was stopped goes on where it was when it is started again with the same config and data.
+
+    Args:
+        config: A config, a mapping like its YAML, or the path of one.
+        out: The run directory; default `runs/NAME`, with a number behind it where another run lies there.
+        name: NAME; default: that of the config file, or `run`.
+        fresh: Replace what lies in `out`.
+        reporter: Where to tell how far it is.
+        command: The command line, for the manifest.
+
+    Raises:
+        ForgetlessError: With a message that says what to do.
+    """
+    reporter = reporter or Silent()
+    directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
+    for text in job.warnings:
+        reporter.note(text)
+    model = _base_stage(job, directory, reporter)
+    _train_stage(job, directory, reporter, model)
+    del model
+    release_memory()
+    _tuned_stage(job, directory, reporter)
+    comparison = judge(directory, job)
+    with directory.stage("report"):
+        pages = build_pages(directory.path)
+    return RunResult(directory.path, comparison, pages)
+
+
+def train(
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    command: str = "",
+) -> Path:
+    """Trains only, and returns the directory of the tuned model; takes what `run` takes."""
+    directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
+    _train_stage(job, directory, reporter or Silent(), None)
+    return directory.model
+
+
+def start(
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    fresh: bool = False,
+    command: str = "",
+) -> tuple[RunDirectory, Job]:
+    """Plans a run and opens its directory."""
+    name = name or (Path(config).stem if isinstance(config, str | Path) else "run")
+    job = plan(config)
+    directory = (
+        RunDirectory(Path(out)) if out is not None else _free_directory(Path("runs") / name, job.identity, fresh)
+    )
+    if fresh:
+        _clear(directory)
+    entries = {
+        "name": directory.path.name,
+        "forgetless": version(),
+        "command": command,
+        "seed": job.config.seed,
+        "config": job.config.model_dump(mode="json"),
+        "versions": library_versions(),
+        "fingerprints": job.fingerprints(),
+        "learning_rate": job.learning_rate,
+        "warnings": job.warnings,
+        "methods": [{"name": m.name, "title": m.title, "paper": m.paper, "params": m.options()} for m in job.methods],
+    }
+    directory.start(entries, identity=job.identity)
+    return directory, job
+
+
+def _free_directory(path: Path, identity: str, fresh: bool) -> RunDirectory:
+    """Returns the first of NAME, NAME-2, NAME-3, ... that is free or holds the same run."""
+    number = 1
+    while True:
+        directory = RunDirectory(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+        if fresh or not directory.path.exists() or directory.read().get("identity") == identity:
+            return directory
+        number += 1
+
+
+def _clear(directory: RunDirectory) -> None:
+    """Removes an earlier run; a directory that isn't a run's is left alone."""
+    if directory.manifest_path.is_file():
+        shutil.rmtree(directory.path)
+
+
+def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> LoadedModel | None:
+    """Scores the base; returns it for training, or None when nothing had to be loaded."""
+    if directory.is_done("base"):
+        return None
+    loaded = _load(job, job.config.model, reporter)
+    from forgetless.models import count_parameters
+
+    directory.update(
+        {
+            "model": {"name": job.config.model, "num_parameters": count_parameters(loaded.model)[0]},
+            "device": str(loaded.device),
+        }
+    )
+    _score_stage(job, directory, reporter, "base", loaded)
+    return loaded
+
+
+def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
+    """Scores the artefact that was saved, read back from disk."""
+    if directory.is_done("tuned"):
+        return
+    loaded = _load(job, str(directory.model), reporter)
+    _score_stage(job, directory, reporter, "tuned", loaded)
+
+
+def _score_stage(job: Job, directory: RunDirectory, reporter: Reporter, side: str, loaded: LoadedModel) -> None:
+    from forgetless.evaluate.runner import EvaluationOptions, evaluate
+    from forgetless.evaluate.target import target_tasks
+    from forgetless.models import cache_directory
+
+    settings = job.config.evaluation
+    tasks = [*job.suite, *target_tasks(job.test)]
+    cache = cache_directory() / "scores" if settings.cache else None
+    with directory.stage(side) as facts, reporter.task(f"Asking the {side} model") as progress:
+        reached: list[float] = []
+
+        def watch(done: float, total: float) -> None:
+            reached.append(total)
+            progress(done, total)
+
+        options = EvaluationOptions(batch_size=settings.batch_size, cache=cache)
+        scores = evaluate(loaded, tasks, options=options, progress=watch)
+        facts["cached"] = not reached  # nothing was left to be asked
+        facts["num_samples"] = len(scores)
+        _keep(directory.scores(side), scores)
+
+
+def _keep(path: Path, scores: Sequence[SampleScore]) -> None:
+    try:
+        write_scores(path, scores)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}): free some space and run again") from error
+
+
+def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
+    from forgetless.models import load_model
+
+    config = job.config
+    with reporter.task(f"Loading {name}"):
+        return load_model(
+            name, device=config.device, dtype=config.training.dtype, trust_remote_code=config.trust_remote_code
+        )
+
+
+def mix_data(job: Job, tokenizer: Any) -> Sequence[Example]:
+    """Returns the mixture that the methods make of the domain examples."""
+    context = Context(
+        seed=job.config.seed, general=job.general, tokenizer=tokenizer, max_tokens=job.config.training.max_tokens
+    )
+    mixture: Sequence[Example] = job.domain
+    for method in job.methods:
+        mixture = method.prepare_data(mixture, context)
+    return mixture
+
+
+def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
+    if directory.is_done("train"):
+        return
+    loaded = loaded or _load(job, job.config.model, reporter)
+    with directory.stage("data") as facts:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            mixture = mix_data(job, loaded.tokenizer)
+        notes = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+        _record_mixture(job, directory, mixture, loaded.tokenizer)
+        facts["warnings"] = notes
+    for note in notes:
+        reporter.note(note)
+    with directory.stage("train") as facts, reporter.task("Training") as progress:
+        facts |= _fit(job, directory, loaded, mixture, progress)
+
+
+def _record_mixture(job: Job, directory: RunDirectory, mixture: Sequence[Example], tokenizer: Any) -> None:
+    from forgetless.data.encoding import count_answer_tokens
+    from forgetless.data.mixing import summarise_mixture
+
+    write_examples(directory.mixture, mixture)
+    summary = summarise_mixture(mixture, count_tokens=lambda example: count_answer_tokens(example, tokenizer))
+    directory.update({"data": {**asdict(summary), "replay_share": summary.share_examples, "num_test": len(job.test)}})
+
+
+def _fit(
+    job: Job, directory: RunDirectory, loaded: LoadedModel, mixture: Sequence[Example], progress: Any
+) -> dict[str, Any]:
+    """Trains, saves the model, and returns what the manifest says of it."""
+    from forgetless.data.encoding import encode_examples
+    from forgetless.models import count_parameters, save_model
+    from forgetless.train.trainer import remove_checkpoints, train_model
+
+    config = job.config
+    sequences = encode_examples(mixture, loaded.tokenizer, max_tokens=config.training.max_tokens)
+    context = Context(
+        seed=config.seed, general=job.general, tokenizer=loaded.tokenizer, max_tokens=config.training.max_tokens
+    )
+    model = loaded.model
+    for method in job.methods:
+        model = method.prepare_model(model, context)
+    trainable = count_parameters(model)[1]
+    trained, summary = train_model(
+        model,
+        loaded.tokenizer,
+        sequences,
+        methods=job.methods,
+        config=config.training,
+        learning_rate=job.learning_rate,
+        seed=config.seed,
+        directory=directory.path,
+        progress=progress,
+    )
+    save_model(trained, loaded.tokenizer, directory.model)
+    remove_checkpoints(directory.path)
+    return {
+        **asdict(summary),
+        "trainable_parameters": trainable,
+        "num_sequences": len(sequences),
+        "num_dropped": len(mixture) - len(sequences),
+        "num_truncated": sum(sequence.num_truncated > 0 for sequence in sequences),
+    }
+
+
+def judge(directory: RunDirectory, job: Job) -> Comparison:
+    """Compares the two score files of a run and writes `comparison.json`."""
+    from forgetless.compare.comparison import compare
+
+    gate = job.config.gate
+    with directory.stage("compare"):
+        comparison = compare(
+            read_scores(directory.scores("base")),
+            read_scores(directory.scores("tuned")),
+            margin=gate.margin,
+            alpha=gate.alpha,
+            cross_entropy_margin=gate.cross_entropy_margin,
+            recipe={
+                "methods": [method.name for method in job.methods],
+                "learning_rate": job.learning_rate,
+                "epochs": job.config.training.epochs,
+                "num_examples": len(job.domain),
+                "has_general": bool(job.general),
+            },
+        )
+        write_comparison(directory.comparison, comparison)
+    return comparison
+
+
+def write_comparison(path: Path, comparison: Comparison) -> None:
+    """Writes `comparison.json`, whole or not at all.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(comparison.to_json(), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error
+
+
+def build_pages(directory: Path) -> list[Path]:
+    """Builds the pages of a run directory from what it holds.
+
+    Raises:
+        DataError: It holds no comparison.
+        RunError: A page can't be written.
+    """
+    from forgetless.report import build_report
+
+    read_comparison(directory / "comparison.json")
+    try:
+        return build_report(directory)
+    except OSError as error:
+        raise RunError(f"the report cannot be written into {directory} ({error.strerror})") from error
+
+
+def compare_files(
+    base: Path, tuned: Path, *, margin: float, alpha: float, out: Path | None, cross_entropy_margin: float = 0.05
+) -> Comparison:
+    """Compares two score files; with `out`, writes comparison.json there."""
+    from forgetless.compare.comparison import compare
+
+    comparison = compare(
+        read_scores(base), read_scores(tuned), margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin
+    )
+    if out is not None:
+        write_comparison(out / "comparison.json", comparison)
+    return comparison
+
+
+def evaluate_model(
+    model: str,
+    *,
+    suite: str = "core",
+    out: Path | None = None,
+    tasks_directories: Sequence[Path] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int = 32,
+    use_cache: bool = True,
+    reporter: Reporter | None = None,
+) -> list[SampleScore]:
+    """Loads a model and evaluates it on a suite; with `out`, writes the scores there."""
+    from forgetless.evaluate.runner import EvaluationOptions, evaluate
+    from forgetless.models import cache_directory, load_model
+
+    reporter = reporter or Silent()
+    tasks = load_suite(suite, tasks_directories)  # a wrong name is refused before the model is loaded
+    with reporter.task(f"Loading {model}"):
+        loaded = load_model(model, device=device, dtype=dtype)
+    options = EvaluationOptions(batch_size=batch_size, cache=cache_directory() / "scores" if use_cache else None)
+    with reporter.task(f"Asking {model}") as progress:
+        scores = evaluate(loaded, tasks, options=options, progress=progress)
+    if out is not None:
+        _keep(out, scores)
+    return scores
+
+
+def mix_files(
+    domain: Path, general: Path, *, out: Path, share: float, seed: int = 0, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Writes a replay mixture of two files and returns what it consists of.
+
+    Raises:
+        ConfigError: The output would replace one of the sources.
+    """
+    from forgetless.data.mixing import replay_mixture, summarise_mixture
+
+    if out.resolve() in {domain.resolve(), general.resolve()}:
+        raise ConfigError(f"--out {out} is one of the sources: nothing of yours is written over")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        mixture = replay_mixture(domain, general, share=share, seed=seed)
+    for warning in caught:
+        (reporter or Silent()).note(str(warning.message))
+    write_examples(out, mixture)
+    return asdict(summarise_mixture(mixture))
+
+
+def release_memory() -> None:
+    """Gives memory of models that are no longer used back before the next one is loaded."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def version() -> str:
+    """Returns forgetless's version."""
+    try:
+        return metadata.version("forgetless")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions that a result may depend on."""
+    names = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy")
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

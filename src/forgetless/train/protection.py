@@ -1,0 +1,244 @@
+"""Attaches methods to a `transformers.Trainer` from outside; TRL's `SFTTrainer` is one.
+
+The trainer keeps its class, its loop and its checkpoints: it is moved to a subclass of its own class in which the loss,
+the gradients and the checkpoints pass through the hooks of the methods. Without methods it computes what it computed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from forgetless.errors import ConfigError, RunError
+from forgetless.methods.base import Context, Method, refuse_conflicts
+
+
+class MicroBatch:
+    """One micro-batch as methods see it; logits are computed once, on first use.
+
+    Attributes:
+        model: The model that is trained, unwrapped.
+        inputs: `input_ids`, `attention_mask`, `labels`, each (batch, tokens).
+        num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
+        global_step: Optimizer steps that are done.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Tensor],
+        num_items: Tensor | int | None,
+        *,
+        global_step: int,
+        forward: Callable[[], Tensor],
+    ) -> None:
+        self.model, self.inputs, self.num_items, self.global_step = model, inputs, num_items, global_step
+        self._forward = forward
+
+    @property
+    def labels(self) -> Tensor:
+        return self.inputs["labels"]
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits of the model that is trained, (batch, tokens, vocabulary), with their graph."""
+        return self._forward()
+
+    @cached_property
+    def token_losses(self) -> Tensor:
+        """Cross-entropy of each next token in nats, (batch, tokens - 1); 0 where nothing is learned."""
+        logits, labels = self.logits[:, :-1], self.labels[:, 1:]
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
+        return losses.view_as(labels)  # ignore_index -100 gives 0
+
+
+class _Protected(Trainer):
+    """The hooks' side of a protected trainer; only ever mixed into the class of a trainer that exists already."""
+
+    methods: Sequence[Method]
+    penalties: dict[str, list[float]]
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        weighers = [method for method in self.methods if "token_weights" in method.overridden]
+        punishers = [method for method in self.methods if "penalty" in method.overridden]
+        if not model.training or not (weighers or punishers):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        step = MicroBatch(
+            self.accelerator.unwrap_model(model),
+            dict(inputs),
+            num_items_in_batch,
+            global_step=self.state.global_step,
+            forward=lambda: model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).logits,
+        )
+        weights = _product([method.token_weights(step) for method in weighers])
+        loss: Any
+        if weights is None:
+            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
+        else:
+            loss = self._reduce(step, step.token_losses * weights)
+        loss = loss + self._penalty(step, punishers)
+        return (loss, {"loss": loss, "logits": step.logits}) if return_outputs else loss
+
+    def _reduce(self, step: MicroBatch, losses: Tensor) -> Tensor:
+        """Reduces token losses as the trainer would: by the supervised tokens of the whole optimizer step."""
+        if step.num_items is None:
+            return losses.sum() / (step.labels[:, 1:] != -100).sum().clamp(min=1)
+        loss = losses.sum() / torch.as_tensor(step.num_items, device=losses.device).clamp(min=1)
+        # The trainer counts the tokens of all processes, and their gradients are averaged.
+        return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
+
+    def _penalty(self, step: MicroBatch, methods: Sequence[Method]) -> Tensor | float:
+        """Sums the penalties, each divided over the micro-batches of the optimizer step."""
+        total: Tensor | float = 0.0
+        for method in methods:
+            value = method.penalty(step)
+            if value is not None:
+                self.penalties[method.name].append(float(value.detach()))
+                total = total + value
+        # Without a token count the trainer itself divides the loss by the number of micro-batches.
+        return total / self.current_gradient_accumulation_steps if step.num_items is not None else total
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if self.accelerator.sync_gradients:
+            changers = [method for method in self.methods if "adjust_gradients" in method.overridden]
+            if changers:
+                self._adjust_gradients(changers)
+        return loss
+
+    def _adjust_gradients(self, methods: Sequence[Method]) -> None:
+        """Lets methods change the accumulated gradients before they are clipped, in their true scale."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
+        model: Any = self.model
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if scale != 1.0:
+            torch._foreach_div_(gradients, scale)
+        for method in methods:
+            method.adjust_gradients(model)
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, scale)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        for name, values in self.penalties.items():
+            if values:
+                logs[f"penalty/{name}"] = sum(values) / len(values)
+        self.penalties.clear()
+        super().log(logs, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for method in self.methods:
+            path = Path(resume_from_checkpoint) / _state_file(method)
+            if path.is_file():
+                method.load_state_dict(load_file(path))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().train(*args, **kwargs)
+        model: Any = self.model
+        for method in self.methods:
+            model = method.finish(model)
+        self.model = model
+        return result
+
+
+def _product(weights: Sequence[Tensor | None]) -> Tensor | None:
+    """Multiplies the token weights of all methods."""
+    given = [weight for weight in weights if weight is not None]
+    if not given:
+        return None
+    total = given[0]
+    for weight in given[1:]:
+        total = total * weight
+    return total
+
+
+def _state_file(method: Method) -> str:
+    return f"forgetless_{method.name}.safetensors"
+
+
+class _Hooks(TrainerCallback):
+    """The hooks that a callback can reach: after the optimizer step, and when a checkpoint is written."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        self.steppers = [method for method in methods if "after_step" in method.overridden]
+        self.methods = methods
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for method in self.steppers:
+            method.after_step(kwargs["model"])
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        for method in self.methods:
+            if tensors := method.state_dict():
+                directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                save_file(
+                    {name: tensor.contiguous() for name, tensor in tensors.items()}, directory / _state_file(method)
+                )
+
+
+def protect(trainer: Trainer, methods: Sequence[Method], *, context: Context | None = None) -> Trainer:
+    """Attaches methods to a trainer that exists already; call it before `trainer.train()`.
+
+    Args:
+        trainer: Any `transformers.Trainer`; TRL's `SFTTrainer` is one. It is changed in place.
+        methods: In the order in which their hooks are folded.
+        context: What the methods may know; by default the trainer's own seed and tokenizer.
+
+    Returns:
+        The same trainer.
+
+    Raises:
+        ConfigError: Methods conflict, one of them changes the data (the trainer has encoded it already), or the
+            trainer is protected already.
+    """
+    if isinstance(trainer, _Protected):
+        raise ConfigError("this trainer is protected already: pass all methods in one call")
+    for method in methods:
+        if "prepare_data" in method.overridden:
+            raise ConfigError(
+                f"method {method.name!r} changes the data, which this trainer has encoded already: "
+                "mix it before you make the trainer, with forgetless.replay_mixture"
+            )
+    context = context or Context(seed=trainer.args.seed, tokenizer=trainer.processing_class)
+    model: Any = trainer.model
+    for method in methods:
+        model = method.prepare_model(model, context)
+    if model is not trainer.model:
+        trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
+    return attach(trainer, methods)
+
+
+def attach(trainer: Trainer, methods: Sequence[Method]) -> Trainer:
+    """Attaches the hooks of training to a trainer whose data and model the methods have prepared.
+
+    Raises:
+        ConfigError: Methods conflict, or need gradients that the trainer's engine keeps to itself.
+    """
+    refuse_conflicts(methods)
+    if trainer.is_deepspeed_enabled and any("adjust_gradients" in method.overridden for method in methods):
+        raise ConfigError("DeepSpeed keeps gradients to itself: methods that change gradients need FSDP or DDP")
+    kind = type(trainer)
+    trainer.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})
+    trainer.methods = tuple(methods)  # type: ignore[attr-defined]
+    trainer.penalties = defaultdict(list)  # type: ignore[attr-defined]
+    trainer.add_callback(_Hooks(methods))
+    return trainer
+
+
+def refuse_divergence(loss: float, step: int) -> None:
+    """Raises `RunError` when the loss is no longer a number."""
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise RunError(f"the training loss is {loss} at step {step}: lower training.learning_rate")

@@ -1,0 +1,256 @@
+"""The training stage: TRL's `SFTTrainer` on an encoded mixture, with methods attached from outside."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import TrainerCallback, set_seed
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from forgetless.data.encoding import Encoded
+from forgetless.errors import RunError
+from forgetless.train.protection import attach, refuse_divergence
+
+if TYPE_CHECKING:
+    from forgetless.config import TrainingConfig
+    from forgetless.methods.base import Method
+
+Progress = Callable[[float, float], None]
+
+ADAPTER_RATE = 2e-4
+FULL_RATE = 1e-5
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What training did.
+
+    Attributes:
+        num_steps: Optimizer steps.
+        num_tokens: Tokens that went through the model, padding left out.
+        final_loss: Mean loss over the last logged steps, in nats per supervised token.
+        tokens_per_second: Over the whole training.
+        peak_memory_mib: Highest memory: of the process on the CPU, of the device elsewhere.
+    """
+
+    num_steps: int
+    num_tokens: int
+    final_loss: float | None
+    tokens_per_second: float
+    peak_memory_mib: int
+
+
+def default_learning_rate(methods: Sequence[Method]) -> float:
+    """Returns the learning rate for the kind of tuning: adapters take about ten times that of full fine-tuning."""
+    return ADAPTER_RATE if any("the adapter" in method.claims for method in methods) else FULL_RATE
+
+
+def train_model(
+    model: nn.Module,
+    tokenizer: Any,
+    sequences: Sequence[Encoded],
+    *,
+    methods: Sequence[Method],
+    config: TrainingConfig,
+    learning_rate: float,
+    seed: int,
+    directory: Path,
+    progress: Progress | None = None,
+) -> tuple[nn.Module, TrainingSummary]:
+    """Trains a model that the methods have prepared, and writes `train.jsonl` and checkpoints as it goes.
+
+    A directory that holds a checkpoint is gone on with from there.
+
+    Args:
+        model: The model, in the state that `prepare_model` left it in.
+        tokenizer: Its tokenizer.
+        sequences: The encoded mixture.
+        methods: Whose hooks take part.
+        config: The training section of the config.
+        learning_rate: Peak learning rate.
+        seed: Of data order and dropout.
+        directory: The run directory.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        The trained model and what it took.
+
+    Raises:
+        RunError: The loss diverged, memory ran out, or a file can't be written.
+    """
+    set_seed(seed)
+    checkpoints = directory / "checkpoints"
+    watcher = _Watcher(directory / "train.jsonl", sequences, config, progress)
+    arguments = training_arguments(
+        config, checkpoints, learning_rate=learning_rate, seed=seed, device=next(model.parameters()).device
+    )
+    dataset = Dataset.from_dict(
+        {"input_ids": [s.input_ids for s in sequences], "labels": [s.labels for s in sequences]}
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        trainer: Any = SFTTrainer(
+            model=model,  # type: ignore[arg-type]
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[watcher],
+        )
+        attach(trainer, methods)
+        _drop_printers(trainer)
+        resume = last_checkpoint(checkpoints)
+        watcher.rewind(resume)
+        started = time.perf_counter()
+        try:
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                "the device ran out of memory: lower training.micro_batch_size or training.max_tokens"
+            ) from error
+        except OSError as error:
+            raise RunError(f"training stopped: {error.strerror or error}; what was saved is in {directory}") from error
+    seconds = time.perf_counter() - started
+    trained: nn.Module = trainer.accelerator.unwrap_model(trainer.model).eval()
+    num_tokens = watcher.num_tokens
+    return trained, TrainingSummary(
+        num_steps=trainer.state.global_step,
+        num_tokens=num_tokens,
+        final_loss=watcher.final_loss,
+        tokens_per_second=num_tokens / max(seconds, 1e-9),
+        peak_memory_mib=peak_memory_mib(arguments.device),
+    )
+
+
+def training_arguments(
+    config: TrainingConfig, output: Path, *, learning_rate: float, seed: int, device: torch.device
+) -> SFTConfig:
+    """Translates the training section of a config for TRL."""
+    micro = config.micro_batch_size or config.batch_size
+    is_half = device.type == "cuda" and config.dtype in {"auto", "bfloat16"} and torch.cuda.is_bf16_supported()
+    return SFTConfig(
+        output_dir=str(output),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=learning_rate,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=max(1, config.batch_size // micro),
+        warmup_steps=config.warmup_ratio,  # a share of all steps when below 1
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(config.scheduler, config.scheduler),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
+        bf16=is_half,
+        fp16=config.dtype == "float16",
+        gradient_checkpointing=config.gradient_checkpointing,
+        save_strategy="steps" if config.save_steps else "epoch",
+        save_steps=config.save_steps or 500,
+        save_total_limit=1,
+        logging_strategy="steps",
+        logging_steps=config.logging_steps,
+        logging_first_step=True,
+        disable_tqdm=True,
+        report_to="none",
+        seed=seed,
+        data_seed=seed,
+        max_length=config.max_tokens,
+        packing=False,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+        # The encoded mixture carries its own labels; nothing else is to be made of it.
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def _drop_printers(trainer: Any) -> None:
+    """Removes the callbacks that print logs to the terminal; `train.jsonl` and the progress bar have them."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """Returns the newest whole checkpoint; one that was cut off while it was written is left out."""
+    found = [
+        path
+        for path in directory.glob("checkpoint-*")
+        if (path / "trainer_state.json").is_file() and path.name.rpartition("-")[2].isdigit()
+    ]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Removes the checkpoints of a training that is finished and saved."""
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
+def peak_memory_mib(device: torch.device) -> int:
+    """Returns the highest memory so far in MiB: of the device on CUDA, of the process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+class _Watcher(TrainerCallback):
+    """Writes `train.jsonl`, reports progress and stops a training that has diverged."""
+
+    def __init__(
+        self, path: Path, sequences: Sequence[Encoded], config: TrainingConfig, progress: Progress | None
+    ) -> None:
+        self.path = path
+        self.progress = progress
+        self.final_loss: float | None = None
+        self.num_tokens = 0
+        self._tokens_per_step = config.batch_size * sum(len(s.input_ids) for s in sequences) / len(sequences)
+        self._mark = (0, time.perf_counter())
+
+    def rewind(self, checkpoint: Path | None) -> None:
+        """Keeps of an earlier `train.jsonl` what came before the checkpoint that is gone on from."""
+        step = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() and step else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._mark = (step, time.perf_counter())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.num_tokens += round(self._tokens_per_step)
+        if self.progress is not None:
+            self.progress(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        refuse_divergence(float(logs["loss"]), state.global_step)
+        step, mark = self._mark
+        now = time.perf_counter()
+        rate = (state.global_step - step) * self._tokens_per_step / max(now - mark, 1e-9)
+        self._mark = (state.global_step, now)
+        self.final_loss = float(logs["loss"])
+        record = {
+            "step": state.global_step,
+            "epoch": round(float(state.epoch or 0), 4),
+            "loss": self.final_loss,
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": _finite(logs.get("grad_norm")),
+            "tokens_per_second": round(rate, 1),
+            "penalties": {k.partition("/")[2]: v for k, v in logs.items() if k.startswith("penalty/")},
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(float(value)) else None
