@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
 
 from forgetless.config import Option, merge, options, parse_config, parse_method_flag, read_yaml
 from forgetless.errors import ForgetlessError
@@ -20,7 +22,26 @@ from forgetless.errors import ForgetlessError
 if TYPE_CHECKING:
     from forgetless.config import Config
 
+console = Console()
+errors = Console(stderr=True)
+
+
+class Commands(TyperGroup):
+    """All commands: an error that a user can mend ends in one sentence and its exit code, not in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ForgetlessError as error:
+            errors.print("[red]error[/red]", escape(str(error)), highlight=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            errors.print("stopped; start the same command again to go on", highlight=False)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     name="forgetless",
     help="Fine-tune a language model on narrow data, and show with evidence what it kept.",
     epilog="Exit codes: 0 PASS, 1 FAIL, 3 INCONCLUSIVE; 2 bad usage, config or data; 4 the run itself failed.",
@@ -30,8 +51,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
-errors = Console(stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
 TasksDir = Annotated[list[Path] | None, typer.Option("--tasks-dir", help="Directory with tasks of your own.")]
@@ -318,15 +337,8 @@ def _show_result(comparison: Any, *, as_json: bool, directory: Path | None, has_
 
 
 def main() -> None:
-    """Runs the command line; errors that a user can mend end in one sentence, not in a traceback."""
-    try:
-        app()
-    except ForgetlessError as error:
-        errors.print("[red]error[/red]", str(error), highlight=False, markup=True, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("stopped; start the same command again to go on", highlight=False)
-        sys.exit(130)
+    """Runs the command line."""
+    app()
 
 
 if __name__ == "__main__":

@@ -40,16 +40,18 @@ def _interval(row: Row) -> str:
     return f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
 
 
-def _title(row: Row) -> str:
-    return row.task if row.unit is Unit.GRADE else f"{row.task} (nats/token, lower is better)"
+def comparison_table(comparison: Comparison, *, width: int = 120) -> Table:
+    """Returns the rows of a comparison as a table: the pool, retention, cross-entropy, target.
 
-
-def comparison_table(comparison: Comparison) -> Table:
-    """Returns the rows of a comparison as a table: the pool, retention, cross-entropy, target."""
-    level = f"{1 - comparison.alpha:.0%} interval"
+    Args:
+        comparison: What to show.
+        width: Columns of the terminal; flips are shown where there is room for them.
+    """
+    has_flips = width >= 96
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("task", overflow="fold")
-    for name in ("n", "base", "tuned", "delta", level, "lost", "gained"):
+    table.add_column("task", overflow="fold", min_width=16)
+    names = ["n", "base → tuned", "delta", f"{1 - comparison.alpha:.0%} interval", *(["lost/gained"] * has_flips)]
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     retention = [row for row in comparison.tasks if row.role is Role.RETENTION]
@@ -62,15 +64,14 @@ def comparison_table(comparison: Comparison) -> Table:
     for group in groups:
         for row in group:
             is_pool = row is comparison.pooled
+            flips = f"{row.lost}/{row.gained}" if row.unit is Unit.GRADE else "-"
             table.add_row(
-                escape("general skills, pooled" if is_pool else _title(row)),
+                escape("general skills" if is_pool else row.task),
                 str(row.num_samples),
-                _number(row.base),
-                _number(row.tuned),
+                f"{_number(row.base)} → {_number(row.tuned)}",
                 _number(row.delta, signed=True),
                 escape(_interval(row)),
-                str(row.lost) if row.unit is Unit.GRADE else "-",
-                str(row.gained) if row.unit is Unit.GRADE else "-",
+                *([flips] if has_flips else []),
                 f"[{STATUS_STYLES.get(row.status, 'dim')}]{row.status.value}[/]",
                 style="bold" if is_pool else None,
             )
@@ -79,9 +80,16 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
+def _unit_note(comparison: Comparison) -> str:
+    losses = [row.task for row in comparison.tasks if row.unit is not Unit.GRADE]
+    return f"{', '.join(losses)}: nats per token, lower is better; the others: mean score, 0 to 1" if losses else ""
+
+
 def show_comparison(console: Console, comparison: Comparison, *, report: Path | None = None) -> None:
     """Prints a comparison: table, verdict, reasons, what to do next, and where the report is."""
-    console.print(comparison_table(comparison))
+    console.print(comparison_table(comparison, width=console.width))
+    if note := _unit_note(comparison):
+        console.print(f"[dim]{escape(note)}[/]", highlight=False)
     lines = [escape(reason) for reason in comparison.reasons]
     lines += [f"[yellow]![/] {escape(problem)}" for problem in comparison.problems]
     if comparison.advice:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -157,14 +158,16 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silences the progress bars and notices of transformers, and restores them."""
+    """Silences progress bars, notices and deprecations between the libraries that we call, and restores them."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -16,6 +16,15 @@ from forgetless.compare.statistics import holm
 from forgetless.errors import ConfigError
 from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
 
+_POOL = "\0pooled"  # no task can have this name
+
+_KEPT = (Status.KEPT, Status.IMPROVED)
+
+_BLIND_NOTES = {
+    Status.FLOOR: "The base has too little above chance to lose: left out of the pool.",
+    Status.CEILING: "Both models are right nearly always: left out of the pool.",
+}
+
 
 def compare(
     base: Iterable[SampleScore],
@@ -121,9 +130,6 @@ def _measure_family(tasks: Sequence[PairedTask], *, margin: float, alpha: float)
     return _Family(gate, evidence, blind, graded, pool, adjusted)
 
 
-_POOL = "\0pooled"  # no task can have this name
-
-
 def _seeing(graded: list[PairedTask], blind: Mapping[str, Status]) -> list[PairedTask]:
     return [task for task in graded if task.name not in blind] or graded
 
@@ -138,15 +144,9 @@ def _task_row(task: PairedTask, family: _Family, *, cross_entropy_margin: float)
         margin = gate.margin if task.role is Role.RETENTION else None
         return missing_row(task, margin=margin, note="No sample was scored by both models.")
     blind = family.blind.get(task.name)
-    note = _BLIND_NOTES.get(blind, "") if blind else ""
+    note = _BLIND_NOTES[blind] if blind else ""
     p_adjusted = family.p_adjusted.get(task.name)
     return make_row(family.evidence[task.name], gate=gate, p_adjusted=p_adjusted, blind=blind, note=note)
-
-
-_BLIND_NOTES = {
-    Status.FLOOR: "The base has too little above chance to lose: left out of the pool.",
-    Status.CEILING: "Both models are right nearly always: left out of the pool.",
-}
 
 
 def _pooled_row(family: _Family, rows: Sequence[Row]) -> Row:
@@ -198,9 +198,6 @@ def _survives_unpaired(partial: Sequence[PairedTask], family: _Family) -> bool:
     clusters = np.concatenate([pool.clusters, pool.clusters.max() + 1 + np.arange(hidden.size)])
     counts = flip_counts(losses, clusters)
     return counts is not None and counts.upper_forgetting(1.0 - family.gate.alpha) < family.gate.margin
-
-
-_KEPT = (Status.KEPT, Status.IMPROVED)
 
 
 def _verdict(rows: Sequence[Row], pooled: Row, *, checks: Sequence[CheckResult], obstacles: Sequence[str]) -> Verdict:

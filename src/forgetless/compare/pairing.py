@@ -71,6 +71,10 @@ def pair_scores(base: Iterable[SampleScore], tuned: Iterable[SampleScore]) -> Pa
     different things. Where only roles, clusters or chance levels differ, the base's hold. All of it is named in
     `problems`.
 
+    Args:
+        base: Scores of the base.
+        tuned: Scores of the tuned model.
+
     Raises:
         DataError: A side is empty, has a sample twice or a score out of range, mixes units or roles within a task, or
             the two sides have no pair at all.

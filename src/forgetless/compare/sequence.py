@@ -38,6 +38,10 @@ class SequenceMetrics:
 def score_matrix(phases: Sequence[Mapping[str, float]], *, tasks: Sequence[str]) -> FloatArray:
     """Returns R from one mapping of task to mean score per phase; a task that a phase didn't evaluate is nan.
 
+    Args:
+        phases: One mapping per phase, in order.
+        tasks: Task that each phase trained on, in the same order.
+
     Raises:
         ValueError: The numbers of phases and tasks differ: column j is the task that phase j trained on.
     """

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from forgetless.errors import ConfigError
 from forgetless.methods.base import Context, Method, method_options
+from forgetless.models import quiet_transformers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +64,7 @@ class LoRA(Method):
 
         if isinstance(model, PeftModel):
             raise ConfigError("the model carries an adapter already: merge it first, or drop method 'lora'")
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), quiet_transformers():
             torch.manual_seed(context.seed)
             try:
                 adapted: nn.Module = get_peft_model(model, LoraConfig(**self.peft_options()))

@@ -7,7 +7,6 @@ import math
 import resource
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from forgetless.data.encoding import Encoded
 from forgetless.errors import RunError
+from forgetless.models import quiet_transformers
 from forgetless.train.protection import attach, refuse_divergence
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def default_learning_rate(methods: Sequence[Method]) -> float:
     return ADAPTER_RATE if any("the adapter" in method.claims for method in methods) else FULL_RATE
 
 
+@quiet_transformers()
 def train_model(
     model: nn.Module,
     tokenizer: Any,
@@ -100,28 +101,26 @@ def train_model(
     dataset = Dataset.from_dict(
         {"input_ids": [s.input_ids for s in sequences], "labels": [s.labels for s in sequences]}
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        trainer: Any = SFTTrainer(
-            model=model,  # type: ignore[arg-type]
-            args=arguments,
-            train_dataset=dataset,
-            processing_class=tokenizer,
-            callbacks=[watcher],
-        )
-        attach(trainer, methods)
-        _drop_printers(trainer)
-        resume = last_checkpoint(checkpoints)
-        watcher.rewind(resume)
-        started = time.perf_counter()
-        try:
-            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        except torch.OutOfMemoryError as error:
-            raise RunError(
-                "the device ran out of memory: lower training.micro_batch_size or training.max_tokens"
-            ) from error
-        except OSError as error:
-            raise RunError(f"training stopped: {error.strerror or error}; what was saved is in {directory}") from error
+    trainer: Any = SFTTrainer(
+        model=model,  # type: ignore[arg-type]
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=[watcher],
+    )
+    attach(trainer, methods)
+    _drop_printers(trainer)
+    resume = last_checkpoint(checkpoints)
+    watcher.rewind(resume)
+    started = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            "the device ran out of memory: lower training.micro_batch_size or training.max_tokens"
+        ) from error
+    except OSError as error:
+        raise RunError(f"training stopped: {error.strerror or error}; what was saved is in {directory}") from error
     seconds = time.perf_counter() - started
     trained: nn.Module = trainer.accelerator.unwrap_model(trainer.model).eval()
     num_tokens = watcher.num_tokens

@@ -77,13 +77,14 @@ def test_clusters_without_any_flip_still_have_a_bound() -> None:
     counts = flip_counts(np.zeros(200), np.repeat(np.arange(50), 4))
     assert counts is not None
     assert counts.num_samples == pytest.approx(50.0)
-    assert counts.upper_forgetting(0.95) > 0.03
+    t = stats.t.ppf(0.95, 49)
+    assert counts.upper_forgetting(0.95) == pytest.approx(t**2 / (50 + t**2))
 
 
 def test_one_tiny_change_does_not_shrink_the_bound_to_its_size() -> None:
     counts = flip_counts([-0.001] + [0.0] * 49)
     assert counts is not None
-    assert counts.upper_forgetting(0.95) > 0.04
+    assert 0.04 < counts.upper_forgetting(0.95) < 0.07
 
 
 def test_a_single_cluster_has_no_spread() -> None:
