@@ -90,7 +90,7 @@ def test_another_config_does_not_overwrite_a_run(flags: list[str], tmp_path: Pat
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["seed"] == 1
 
 
-def test_full_fine_tuning_and_replay(flags: list[str], questions: Path, tmp_path: Path) -> None:
+def test_full_fine_tuning_and_replay(flags: list[str], tmp_path: Path) -> None:
     general = tmp_path / "general.jsonl"
     general.write_text('{"text": "Water boils at 100 degrees."}\n' * 3)
     result = invoke(*flags, "--method", "replay:share=0.25", "--general", str(general), "--learning-rate", "1e-3")

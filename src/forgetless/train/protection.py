@@ -24,11 +24,12 @@ from forgetless.methods.base import Context, Method, refuse_conflicts
 class MicroBatch:
     """One micro-batch as methods see it; logits are computed once, on first use.
 
-    Attributes:
+    Args:
         model: The model that is trained, unwrapped.
         inputs: `input_ids`, `attention_mask`, `labels`, each (batch, tokens).
         num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
         global_step: Optimizer steps that are done.
+        forward: Computes the logits of the model, (batch, tokens, vocabulary), with their graph.
     """
 
     def __init__(
@@ -85,17 +86,9 @@ class _Protected(Trainer):
         if weights is None:
             loss = super().compute_loss(model, inputs, False, num_items_in_batch)
         else:
-            loss = self._reduce(step, step.token_losses * weights)
+            loss = reduce_token_losses(self, step.token_losses * weights, step.labels, step.num_items)
         loss = loss + self._penalty(step, punishers)
         return (loss, {"loss": loss, "logits": step.logits}) if return_outputs else loss
-
-    def _reduce(self, step: MicroBatch, losses: Tensor) -> Tensor:
-        """Reduces token losses as the trainer would: by the supervised tokens of the whole optimizer step."""
-        if step.num_items is None:
-            return losses.sum() / (step.labels[:, 1:] != -100).sum().clamp(min=1)
-        loss = losses.sum() / torch.as_tensor(step.num_items, device=losses.device).clamp(min=1)
-        # The trainer counts the tokens of all processes, and their gradients are averaged.
-        return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
 
     def _penalty(self, step: MicroBatch, methods: Sequence[Method]) -> Tensor | float:
         """Sums the penalties, each divided over the micro-batches of the optimizer step."""
@@ -150,6 +143,25 @@ class _Protected(Trainer):
             model = method.finish(model)
         self.model = model
         return result
+
+
+def reduce_token_losses(trainer: Trainer, losses: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """Reduces token losses to the loss of a micro-batch as the trainer would.
+
+    Args:
+        trainer: Whose settings count.
+        losses: Cross-entropy of each next token in nats, any shape.
+        labels: Labels of the micro-batch, (batch, tokens).
+        num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
+
+    Returns:
+        A scalar, in nats per supervised token.
+    """
+    if num_items is None:
+        return losses.sum() / (labels[:, 1:] != -100).sum().clamp(min=1)
+    loss = losses.sum() / torch.as_tensor(num_items, device=losses.device).clamp(min=1)
+    # The trainer counts the tokens of all processes, and their gradients are averaged.
+    return loss * trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else loss
 
 
 def _product(weights: Sequence[Tensor | None]) -> Tensor | None:
@@ -223,6 +235,13 @@ def protect(trainer: Trainer, methods: Sequence[Method], *, context: Context | N
 
 def attach(trainer: Trainer, methods: Sequence[Method]) -> Trainer:
     """Attaches the hooks of training to a trainer whose data and model the methods have prepared.
+
+    Args:
+        trainer: The trainer; it is changed in place.
+        methods: In the order in which their hooks are folded.
+
+    Returns:
+        The same trainer.
 
     Raises:
         ConfigError: Methods conflict, or need gradients that the trainer's engine keeps to itself.
