@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -65,8 +66,10 @@ def build_model(seed: int = 0) -> object:
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as a directory with safetensors."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    build_model().save_pretrained(directory)  # type: ignore[attr-defined]
-    build_tokenizer().save_pretrained(directory)  # type: ignore[attr-defined]
+    model: Any = build_model()
+    tokenizer: Any = build_tokenizer()
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
     return directory
 
 
@@ -100,7 +103,7 @@ def tasks_directory(tmp_path: Path) -> Path:
     """Three small tasks, one of each kind."""
     directory = tmp_path / "tasks"
     directory.mkdir()
-    kinds = {
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "letters": ("kind: generate\nmax_tokens: 4\nscorer: contains", {"question": "Say {n}", "answers": ["a"]}),
         "picks": (
             'kind: choice\ntemplate: plain\nprompt: "Q: {question}\\nA:"',

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from forgetless.errors import ConfigError, did_you_mean
@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
     from forgetless.data.examples import Example
 
-# Options of a method are validated as they are stored; an unknown one is refused.
-method_options = validated_dataclass(kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
+def method_options(method: type[T]) -> type[T]:
+    """Makes a class a dataclass whose fields are checked as they are stored; an unknown one is refused."""
+    return cast("type[T]", validated_dataclass(kw_only=True, config=ConfigDict(extra="forbid"))(method))
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,7 @@ class Method:
 
     def options(self) -> dict[str, Any]:
         """Returns the options as they would stand in a config."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]  # made a dataclass by the decorator
-        }
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @cached_property
     def overridden(self) -> frozenset[str]:
@@ -151,8 +153,11 @@ def build_method(load: Callable[[str], type[Method]], spec: str | Mapping[str, A
         load: Looks a method class up by name (`METHODS.load`).
         spec: `"lora"` or `{"lora": {"rank": 8}}`.
 
+    Returns:
+        The method, with defaults for the options that are left out.
+
     Raises:
-        ConfigError: The line isn't of that form, or an option is unknown or out of bounds.
+        ConfigError: The line isn't of that form, the name is unknown, or an option is unknown or out of bounds.
     """
     options: Any = {}
     if isinstance(spec, str):
@@ -165,7 +170,7 @@ def build_method(load: Callable[[str], type[Method]], spec: str | Mapping[str, A
     if not isinstance(options, Mapping):
         raise ConfigError(f"options of method {name!r} must be a mapping such as {{rank: 8}}, not {options!r}")
     method = load(name)
-    known = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+    known = {field.name for field in dataclasses.fields(method)}
     for key in options:
         if key not in known:
             raise ConfigError(f"method {name!r} has no option {key!r}{did_you_mean(str(key), known)}")

@@ -32,12 +32,14 @@ class LoRA(Method):
     cost: ClassVar[str] = "adapter and its optimizer state only; one extra pair of small products per layer"
     claims: ClassVar[frozenset[str]] = frozenset({"the adapter"})
 
-    rank: int = Field(16, ge=1, description="Rank of the update of each matrix.")
-    alpha: float | None = Field(None, gt=0, description="Scale of the update is alpha / rank; default 2 * rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input, in [0, 1).")
-    target_modules: str | list[str] = Field("all-linear", description="Module names, or all-linear.")
+    rank: int = Field(default=16, ge=1, description="Rank of the update of each matrix.")
+    alpha: float | None = Field(
+        default=None, gt=0, description="Scale of the update is alpha / rank; default 2 * rank."
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input, in [0, 1).")
+    target_modules: str | list[str] = Field(default="all-linear", description="Module names, or all-linear.")
     variant: Literal["lora", "rslora", "dora"] = Field(
-        "lora",
+        default="lora",
         description="rslora scales by alpha / sqrt(rank), a higher effective rate; dora learns magnitudes too.",
     )
 
@@ -55,6 +57,13 @@ class LoRA(Method):
 
     def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
         """Adds the adapter; its random start comes from the run's seed and leaves the global generator as it was.
+
+        Args:
+            model: A model without an adapter; its weights are kept and frozen.
+            context: The job; its seed is used.
+
+        Returns:
+            A `peft.PeftModel` around the model, in which only the adapter is trained.
 
         Raises:
             ConfigError: The model has an adapter already, or none of the target modules.

@@ -31,10 +31,12 @@ class Replay(Method):
     cost: ClassVar[str] = "training time grows by r / (1 - r)"
 
     share: float = Field(
-        0.1, ge=0, lt=1, description="General examples / all examples of the final mixture, in [0, 1)."
+        default=0.1, ge=0, lt=1, description="General examples / all examples of the final mixture, in [0, 1)."
     )
     by: str = Field(
-        "examples", pattern="^(examples|tokens)$", description="Count the share in examples or in supervised tokens."
+        default="examples",
+        pattern="^(examples|tokens)$",
+        description="Count the share in examples or in supervised tokens.",
     )
 
     def check(self, context: Context) -> None:
