@@ -72,7 +72,13 @@ class Task:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def prompt(self, sample: Mapping[str, Any]) -> str:
-        """Returns the user's turn (chat) or the text before the answer (plain).
+        """Fills the prompt with the fields of a sample.
+
+        Args:
+            sample: One of `samples`.
+
+        Returns:
+            The user's turn (chat) or the text before the answer (plain).
 
         Raises:
             ConfigError: The prompt names a field that the sample doesn't have.
@@ -91,6 +97,12 @@ _REQUIRED = {"choice": ("choices", "answer")}
 
 def load_task(path: Path) -> Task:
     """Reads a task's YAML and its samples.
+
+    Args:
+        path: The YAML file, named after its task; the file of its samples lies beside it.
+
+    Returns:
+        The task with all its samples; those that bring no id have one made from their number.
 
     Raises:
         ConfigError: The YAML isn't a task.
@@ -177,7 +189,13 @@ def _parse_line(line: str, *, path: Path, number: int) -> dict[str, Any]:
 
 
 def list_tasks(directories: Iterable[Path] = ()) -> dict[str, Path]:
-    """Returns the known tasks' YAML files by name: the catalog's, then those of the user's directories.
+    """Lists the known tasks without reading them: the catalog's, then those of the user's directories.
+
+    Args:
+        directories: Directories with the user's own tasks, one YAML each.
+
+    Returns:
+        The YAML file of each task by the task's name.
 
     Raises:
         ConfigError: A directory doesn't exist, or defines a name that is taken.
@@ -202,10 +220,18 @@ def list_suites() -> dict[str, list[str]]:
 
 
 def load_suite(name: str, directories: Iterable[Path] = ()) -> list[Task]:
-    """Loads a suite by its name, or the tasks of a comma-separated list of suite and task names.
+    """Loads the tasks of a suite.
+
+    Args:
+        name: Name of a suite or of a task, or several of them separated by commas.
+        directories: Directories with the user's own tasks.
+
+    Returns:
+        The tasks, each once, in the order in which they are named.
 
     Raises:
-        ConfigError: A name is neither a suite nor a task.
+        ConfigError: A name is neither a suite nor a task, or a task's YAML can't be used.
+        DataError: The samples of a task can't be used.
     """
     suites, tasks = list_suites(), list_tasks(directories)
     wanted: dict[str, None] = {}

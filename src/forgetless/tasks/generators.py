@@ -3,8 +3,8 @@
 `python -m forgetless.tasks.generators` writes both JSONL files into the catalog. They are committed, and a test
 compares them with what this module makes, so change a recipe and the `version` in the task's YAML together.
 
-A task is a recipe: pairs of a maker, which draws one sample, and the number of samples it contributes. About 45 % of
-a recipe is easy, 30 % middle and 25 % hard, so that neither a 135M nor an 8B model sits at the floor or the ceiling.
+A task is a recipe: pairs of a maker, which draws one sample, and the number of samples it contributes. Half or more of
+a recipe is easy, so that neither a 135M nor an 8B model sits at the floor or the ceiling.
 """
 
 import json
@@ -74,18 +74,12 @@ EASY_STORIES = (
 )  # fmt: skip
 
 MIDDLE_STORIES = (
-    Story("A bus carries {a} people. At the next stop {b} people get off. How many people are still on the bus?",
-          lambda a, b, c: a - b, range(31, 60), range(12, 29)),
     Story("{name} reads {a} pages on Monday and {b} pages on Tuesday. How many pages does {name} read in total?",
           lambda a, b, c: a + b, range(18, 50), range(18, 50)),
     Story("{name} shares {ab} sweets equally among {a} children. How many sweets does each child get?",
           lambda a, b, c: b, range(3, 9), range(4, 12)),
-    Story("A theatre row has {a} seats. How many seats are in {b} rows?",
-          lambda a, b, c: a * b, range(11, 20), range(3, 9)),
     Story("A ticket costs {a} dollars. {name} pays with 50 dollars. How many dollars of change does {name} get?",
           lambda a, b, c: 50 - a, range(13, 38)),
-    Story("{ab} eggs are packed into boxes of {a}. How many boxes are filled?",
-          lambda a, b, c: b, range(6, 13, 2), range(4, 10)),
 )  # fmt: skip
 
 HARD_STORIES = (
@@ -109,28 +103,75 @@ HARD_STORIES = (
           lambda a, b, c: b + c, range(12, 19), range(14, 23), range(5, 12)),
 )  # fmt: skip
 
-EASY_CONVERSIONS = (
-    Conversion("hours", "minutes", 60),
-    Conversion("minutes", "seconds", 60),
-    Conversion("days", "hours", 24),
-    Conversion("weeks", "days", 7),
-    Conversion("years", "months", 12),
-    Conversion("decades", "years", 10),
-    Conversion("centuries", "years", 100),
-    Conversion("centimetres", "millimetres", 10),
-    Conversion("metres", "centimetres", 100),
-    Conversion("kilometres", "metres", 1000),
-    Conversion("litres", "millilitres", 1000),
-    Conversion("kilograms", "grams", 1000),
-    Conversion("tonnes", "kilograms", 1000),
-    Conversion("dozen eggs", "eggs", 12),
-)
-MIDDLE_CONVERSIONS = (
+CONVERSIONS = (
     Conversion("hours", "minutes", 60),
     Conversion("days", "hours", 24),
     Conversion("metres", "centimetres", 100),
     Conversion("weeks", "days", 7),
 )
+# Facts to draw from: per question, what it is asked about and the forms in which the answer may stand.
+FACTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "How many {}?": {
+        "minutes are in an hour": ("60", "sixty"),
+        "seconds are in a minute": ("60", "sixty"),
+        "hours are in a day": ("24", "twenty-four"),
+        "months are in a year": ("12", "twelve"),
+        "years are in a decade": ("10", "ten"),
+        "years are in a century": ("100", "one hundred", "a hundred"),
+        "years are in a millennium": ("1000", "1,000", "one thousand", "a thousand"),
+        "millimetres are in a centimetre": ("10", "ten"),
+        "centimetres are in a metre": ("100", "one hundred", "a hundred"),
+        "metres are in a kilometre": ("1000", "1,000", "one thousand", "a thousand"),
+        "millilitres are in a litre": ("1000", "1,000", "one thousand", "a thousand"),
+        "grams are in a kilogram": ("1000", "1,000", "one thousand", "a thousand"),
+        "kilograms are in a tonne": ("1000", "1,000", "one thousand", "a thousand"),
+        "eggs are in a dozen eggs": ("12", "twelve"),
+        "inches are in a foot": ("12", "twelve"),
+        "feet are in a yard": ("3", "three"),
+        "bits are in a byte": ("8", "eight"),
+        "ounces are in a pound": ("16", "sixteen"),
+        "degrees are in a circle": ("360",),
+        "minutes are in half an hour": ("30", "thirty"),
+    },
+    'What does the abbreviation "{}" stand for?': {
+        "km": ("kilometre", "kilometres", "kilometer", "kilometers"),
+        "cm": ("centimetre", "centimetres", "centimeter", "centimeters"),
+        "mm": ("millimetre", "millimetres", "millimeter", "millimeters"),
+        "ml": ("millilitre", "millilitres", "milliliter", "milliliters"),
+        "kg": ("kilogram", "kilograms", "kilogramme", "kilogrammes"),
+        "Hz": ("hertz",),
+        "kWh": ("kilowatt-hour", "kilowatt-hours", "kilowatt hour", "kilowatt hours"),
+        "mph": ("miles per hour", "mile per hour"),
+    },
+    "What is measured in {}?": {
+        "kilograms": ("mass", "weight"),
+        "degrees Celsius": ("temperature",),
+        "volts": ("voltage", "electric potential", "potential difference"),
+        "kilometres": ("distance", "length"),
+        "hertz": ("frequency",),
+        "watts": ("power",),
+        "joules": ("energy", "work", "heat"),
+        "newtons": ("force", "weight"),
+        "hours": ("time",),
+        "litres": ("volume", "capacity"),
+    },
+    "What is the SI unit of {}?": {
+        "force": ("newton", "newtons"),
+        "energy": ("joule", "joules"),
+        "power": ("watt", "watts"),
+        "electric current": ("ampere", "amperes", "amp", "amps"),
+        "length": ("metre", "metres", "meter", "meters"),
+        "mass": ("kilogram", "kilograms"),
+        "frequency": ("hertz",),
+    },
+    "In which month is {}?": {
+        "New Year's Day": ("January",),
+        "Valentine's Day": ("February",),
+        "Halloween": ("October",),
+        "Earth Day": ("April",),
+        "International Women's Day": ("March",),
+    },
+}
 
 
 def make_arithmetic(seed: int = 0) -> list[Sample]:
@@ -142,12 +183,15 @@ def make_arithmetic(seed: int = 0) -> list[Sample]:
     Returns:
         Samples with `id`, `question` and the integer `answer`, in shuffled order.
     """
-    digits, two_digits, three_digits = range(2, 10), range(11, 100), range(112, 990)
+    digits, tens, hundreds = range(2, 10), range(20, 100, 10), range(200, 1000, 100)
+    two_digits, three_digits = range(11, 100), range(112, 990)
     easy = [(_calculation("+", digits, digits), 10), (_calculation("-", range(6, 11), range(2, 6)), 8)]
     easy += [(_calculation("x", range(2, 6), range(2, 8)), 8)]
-    middle = [(_calculation("+", two_digits, two_digits), 4), (_calculation("-", range(51, 100), range(12, 50)), 4)]
+    middle = [(_calculation("+", two_digits, two_digits), 2), (_calculation("-", range(51, 100), range(12, 50)), 2)]
+    middle += [(_calculation("+", tens, tens), 3), (_calculation("+", hundreds, hundreds), 3)]
+    middle += [(_calculation("x", range(11, 31), range(10, 11)), 3)]
     middle += [(_calculation("x", range(6, 13), range(6, 13)), 4)]
-    middle += [(_calculation("divided by", digits, range(4, 13)), 4)]
+    middle += [(_calculation("divided by", digits, range(4, 13)), 2)]
     hard = [(_calculation("x", three_digits, range(3, 10)), 3), (_calculation("x", two_digits, two_digits), 4)]
     hard += [(_calculation("x", three_digits, two_digits), 2), (_calculation("x", three_digits, three_digits), 1)]
     stories = [(_story(story), 1) for story in EASY_STORIES + MIDDLE_STORIES + HARD_STORIES]
@@ -155,7 +199,7 @@ def make_arithmetic(seed: int = 0) -> list[Sample]:
 
 
 def make_units_and_dates(seed: int = 0) -> list[Sample]:
-    """Makes the 64 samples of `units_and_dates`: conversions, weekdays, months, dates, leap years and clock times.
+    """Makes the 64 samples of `units_and_dates`: facts about units and the calendar, and sums with both.
 
     Args:
         seed: The same seed makes the same samples.
@@ -163,14 +207,11 @@ def make_units_and_dates(seed: int = 0) -> list[Sample]:
     Returns:
         Samples with `id`, `question` and `checks`, in shuffled order.
     """
-    easy = [(_conversion(conversion), 1) for conversion in EASY_CONVERSIONS]
-    easy += [(_next_weekday, 5), (_next_month, 5), (_full_hour, 5)]
-    middle = [(_reverse_conversion(conversion), 1) for conversion in MIDDLE_CONVERSIONS]
-    middle += [(_sum_of_units(conversion), 1) for conversion in MIDDLE_CONVERSIONS]
-    middle += [(_later_weekday(range(3, 7)), 4), (_later_month, 3), (_month_length, 2)]
-    middle += [(_next_leap_year(range(1981, 1996)), 1), (_next_leap_year(range(2005, 2024)), 1)]
-    hard = [(_later_weekday(range(20, 121)), 4), (_days_between, 4), (_later_date, 3), (_later_time, 2)]
-    hard += [(_next_leap_year(range(1896, 1900)), 1), (_weeks_and_days_in_hours, 2)]
+    easy = [(_fact(question), count) for question, count in zip(FACTS, (16, 7, 8, 6, 5), strict=True)]
+    middle = [(_next_weekday, 2), (_next_month, 2), (_month_length, 1), (_later_weekday(range(3, 7)), 1)]
+    middle += [(make(conversion), 1) for make in (_conversion, _sum_of_units) for conversion in CONVERSIONS]
+    hard = [(_later_weekday(range(20, 121)), 2), (_later_month, 1), (_days_between, 2), (_later_date, 1)]
+    hard += [(_later_time, 1), (_next_leap_year(range(1896, 1900)), 1)]
     return _draw("units_and_dates", easy + middle + hard, seed=seed)
 
 
@@ -251,20 +292,19 @@ def _story(story: Story) -> Maker:
     return make
 
 
+def _fact(question: str) -> Maker:
+    def make(rng: Random) -> Sample:
+        subject, accepted = rng.choice(list(FACTS[question].items()))
+        return _contains(question.format(subject), list(accepted))
+
+    return make
+
+
 def _conversion(conversion: Conversion) -> Maker:
     def make(rng: Random) -> Sample:
         count = rng.randint(2, 5)
         question = f"{count} {conversion.large} is how many {conversion.small}?"
         return _numeric(question, count * conversion.factor)
-
-    return make
-
-
-def _reverse_conversion(conversion: Conversion) -> Maker:
-    def make(rng: Random) -> Sample:
-        count = rng.randint(3, 9)
-        question = f"{count * conversion.factor} {conversion.small} is how many {conversion.large}?"
-        return _numeric(question, count)
 
     return make
 
@@ -277,11 +317,6 @@ def _sum_of_units(conversion: Conversion) -> Maker:
         return _numeric(question, count * factor + rest)
 
     return make
-
-
-def _weeks_and_days_in_hours(rng: Random) -> Sample:
-    weeks, days = rng.randint(2, 5), rng.randint(2, 6)
-    return _numeric(f"{weeks} weeks and {days} days is how many hours altogether?", 24 * (7 * weeks + days))
 
 
 def _next_weekday(rng: Random) -> Sample:
@@ -331,12 +366,6 @@ def _next_leap_year(years: range) -> Maker:
         return _numeric(f"What is the first leap year after {year}?", next(leap_years))
 
     return make
-
-
-def _full_hour(rng: Random) -> Sample:
-    hour = rng.randint(1, 11)
-    question = f"What is {hour} pm on the 24-hour clock? Answer as HH:MM."
-    return _contains(question, _clock_forms(datetime(2023, 1, 1, hour + 12)))
 
 
 def _later_time(rng: Random) -> Sample:

@@ -63,6 +63,13 @@ class Scorer:
     def __call__(self, answer: str, options: Mapping[str, object]) -> float:
         """Grades one answer.
 
+        Args:
+            answer: What the model said, untrimmed.
+            options: Options of the scorer, by the names that tasks use.
+
+        Returns:
+            The score, in [0, 1].
+
         Raises:
             ConfigError: An option is unknown or a required one is missing.
         """
@@ -88,6 +95,9 @@ def scorer(name: str, *, gold: str | None = None) -> Callable[[ScoringFunction],
         name: What tasks call it.
         gold: The option that a sample's `answers` or `answer` fills when the scorer is a task's default.
 
+    Returns:
+        The decorator; it leaves the function as it is.
+
     Raises:
         ConfigError: Another scorer has this name.
     """
@@ -103,10 +113,16 @@ def scorer(name: str, *, gold: str | None = None) -> Callable[[ScoringFunction],
 
 
 def get_scorer(name: str) -> Scorer:
-    """Returns the scorer of that name.
+    """Finds a scorer.
+
+    Args:
+        name: What tasks call it.
+
+    Returns:
+        The scorer; it takes an answer and the options.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none of that name.
     """
     if name not in _SCORERS:
         raise ConfigError(f"unknown scorer {name!r}{did_you_mean(name, _SCORERS)}")
@@ -130,6 +146,9 @@ def score_answer(
         sample: The sample's fields.
         default: The task's scorer, for samples without `checks`.
         options: Options of the task's scorer; the sample's gold is added to them.
+
+    Returns:
+        The score, in [0, 1].
 
     Raises:
         ConfigError: There is nothing to grade by, or a check is malformed.
@@ -187,6 +206,14 @@ def contains(answer: str, *, any_: object = (), all_: object = ()) -> float:
     Case is ignored, accents count. A phrase that is negated just before ("not Paris", "isn't in Paris") doesn't count
     unless it also stands without the negation.
 
+    Args:
+        answer: What the model said.
+        any_: A phrase, or phrases of which one is enough; empty = none is asked for.
+        all_: A phrase, or phrases of which none may be missing.
+
+    Returns:
+        1 where it passes, else 0.
+
     Raises:
         ConfigError: Neither `any` nor `all` names a phrase.
     """
@@ -214,6 +241,9 @@ def numeric(answer: str, *, value: object, tolerance: float = 0.0) -> float:
         value: A number, as a number or as text ("3/4"), or a list of them.
         tolerance: Largest absolute difference that passes.
 
+    Returns:
+        1 where it passes, else 0.
+
     Raises:
         ConfigError: `value` is no number.
     """
@@ -237,6 +267,9 @@ def members(
         at_least: Fewest members.
         at_most: Most members; None = no limit.
         distinct: Count a member once, however often and under whichever name it stands.
+
+    Returns:
+        1 where it passes, else 0.
 
     Raises:
         ConfigError: There is no such gazetteer.
@@ -293,6 +326,9 @@ def json_value(
         length: Number of elements; the value must be an array then.
         anywhere: Accept text around the value; the first object or array in the answer counts.
 
+    Returns:
+        1 where it passes, else 0.
+
     Raises:
         ConfigError: `types` names a type that JSON does not have.
     """
@@ -325,6 +361,9 @@ def list_length(
         max_: Most items; None = no limit.
         style: numbered (1, 2, 3 ...), bulleted (outermost level), commas (one line), lines (one item a line), or any:
             the first of these that the answer shows.
+
+    Returns:
+        1 where it passes, else 0.
 
     Raises:
         ConfigError: There is no such style.
@@ -365,7 +404,16 @@ def line_count(answer: str, *, min_: int = 1, max_: int | None = None) -> float:
 
 @scorer("matches")
 def matches(answer: str, *, pattern: str, full: bool = False, ignore_case: bool = False) -> float:
-    """Passes when a regular expression is found in the answer; with `full`, when it is all of it but outer white space.
+    """Passes when a regular expression is found in the answer.
+
+    Args:
+        answer: What the model said.
+        pattern: The expression, in the syntax of Python's `re`.
+        full: Ask that it matches the whole answer, but for white space around it.
+        ignore_case: Let capitals match small letters.
+
+    Returns:
+        1 where it passes, else 0.
 
     Raises:
         ConfigError: The pattern is not a regular expression.
@@ -399,6 +447,13 @@ def case(answer: str, *, is_: str) -> float:
     In a title every word starts with a capital, but small words after the first ("of", "the") may do without, and it
     is not all in capitals.
 
+    Args:
+        answer: What the model said.
+        is_: `upper`, `lower` or `title`.
+
+    Returns:
+        1 where it passes, else 0.
+
     Raises:
         ConfigError: `is` is none of upper, lower and title.
     """
@@ -419,6 +474,13 @@ def language(answer: str, *, is_: str) -> float:
 
     Reads function words and typical letters, each weighted by how few of the six languages share it; code and names
     tell it nothing, so an answer without any of them fails.
+
+    Args:
+        answer: What the model said.
+        is_: Code of the language that is asked for.
+
+    Returns:
+        1 where it passes, else 0.
 
     Raises:
         ConfigError: The language is not one of the six.

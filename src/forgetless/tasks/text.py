@@ -128,13 +128,16 @@ _NEGATED = re.compile(
 
 
 def has_phrase(text: str, phrase: str, *, allow_negated: bool) -> bool:
-    """Says whether a phrase stands in a text at word boundaries; case is ignored, accents count.
+    """Looks for a phrase in a text, at word boundaries; case is ignored, accents count.
 
     Args:
-        text: The text.
+        text: Where to look.
         phrase: What to look for.
         allow_negated: Whether "not Paris" or "isn't in Paris" has the phrase "Paris" too. If false, it must stand at
             least once without a negation just before it.
+
+    Returns:
+        Whether the phrase stands there.
     """
     folded = level(text).casefold()
     matches = _phrase(phrase).finditer(folded)

@@ -151,10 +151,13 @@ _HAVE_PLURALS = frozenset({"animals", "fruits", "instruments", "shapes", "vegeta
 
 @cache
 def gazetteer(name: str) -> Mapping[str, str]:
-    """Returns every name in a gazetteer with the canonical name of its member ("" = not a member, read over).
+    """Reads a gazetteer.
 
     Args:
         name: One of `GAZETTEERS`.
+
+    Returns:
+        Every name in it with the canonical name of its member ("" = not a member, read over).
     """
     return _read_names(" ".join(_SOURCES[name].split()).split(","), has_plurals=name in _HAVE_PLURALS)
 
