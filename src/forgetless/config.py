@@ -21,7 +21,7 @@ from forgetless.errors import ConfigError, did_you_mean
 class Section(BaseModel):
     """Base of all sections: unknown keys are refused, nothing is changed after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -149,6 +149,9 @@ def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> Config:
         raw: The mapping, as YAML gave it.
         source: What to call it in messages.
 
+    Returns:
+        The config, with defaults for what is left out.
+
     Raises:
         ConfigError: A key is unknown (the nearest one is named) or a value is out of bounds.
     """
@@ -178,20 +181,43 @@ def _sibling_keys(place: tuple[Any, ...]) -> list[str]:
 def load_config(path: Path) -> Config:
     """Reads a YAML config; relative paths in it are relative to the directory in which the command runs.
 
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The config, with defaults for what is left out.
+
     Raises:
         ConfigError: The file is missing, isn't YAML, or isn't a config.
     """
     return parse_config(read_yaml(path), source=str(path))
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which no key stands twice; plain YAML would drop the first one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML mapping.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Returns:
+        The mapping with its keys as text; its values are not validated.
 
     Raises:
         ConfigError: The file is missing or isn't a YAML mapping.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"there is no config {path}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -220,7 +246,13 @@ def merge(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any
 
 
 def parse_method_flag(text: str) -> str | dict[str, Any]:
-    """Reads a `--method` flag: `lora`, `lora:rank=8,dropout=0.1`, or YAML such as `lora: {rank: 8}`.
+    """Reads a `--method` flag.
+
+    Args:
+        text: `lora`, `lora:rank=8,dropout=0.1`, or YAML such as `lora: {rank: 8}`.
+
+    Returns:
+        A name, or a name with its options, as it would stand under `methods` in a config.
 
     Raises:
         ConfigError: It is none of these.
@@ -228,13 +260,13 @@ def parse_method_flag(text: str) -> str | dict[str, Any]:
     name, colon, rest = text.partition(":")
     if not colon:
         return text.strip()
-    if "=" not in rest:
-        try:
-            loaded = yaml.safe_load(text)
-        except yaml.YAMLError:
-            loaded = None
-        if isinstance(loaded, dict):
-            return loaded
+    try:
+        if "=" in rest:
+            pairs = [pair.partition("=") for pair in rest.split(",")]
+            return {name.strip(): {key.strip(): yaml.safe_load(value) for key, _, value in pairs}}
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError:
+        loaded = None
+    if not isinstance(loaded, dict):
         raise ConfigError(f"--method {text!r} is not of the form lora, lora:rank=8 or 'lora: {{rank: 8}}'")
-    pairs = [pair.partition("=") for pair in rest.split(",")]
-    return {name.strip(): {key.strip(): yaml.safe_load(value) for key, _, value in pairs}}
+    return loaded

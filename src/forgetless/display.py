@@ -41,11 +41,14 @@ def _interval(row: Row) -> str:
 
 
 def comparison_table(comparison: Comparison, *, width: int = 120) -> Table:
-    """Returns the rows of a comparison as a table: the pool, retention, cross-entropy, target.
+    """Lays out the rows of a comparison: the pool, retention, cross-entropy, target.
 
     Args:
         comparison: What to show.
-        width: Columns of the terminal; flips are shown where there is room for them.
+        width: Width of the terminal, in characters; flips are shown where there is room for them.
+
+    Returns:
+        The table, with a section for each of the four groups that has rows.
     """
     has_flips = width >= 96
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -98,7 +101,7 @@ def show_comparison(console: Console, comparison: Comparison, *, report: Path | 
     title = f"[{style}]{comparison.verdict.value}[/] margin {comparison.margin:g}, alpha {comparison.alpha:g}"
     console.print(Panel("\n".join(lines), title=title, title_align="left", border_style=style.split()[-1]))
     if report is not None:
-        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_scores(console: Console, scores: Sequence[SampleScore], *, as_json: bool, out: Path | None) -> None:
@@ -109,10 +112,10 @@ def show_scores(console: Console, scores: Sequence[SampleScore], *, as_json: boo
         return
     table = Table("task", "n", "mean", "unit", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(row["task"], str(row["num_samples"]), f"{row['mean']:.3f}", row["unit"])
+        table.add_row(escape(row["task"]), str(row["num_samples"]), f"{row['mean']:.3f}", row["unit"])
     console.print(table)
     if out is not None:
-        console.print(f"scores: {out}", highlight=False, soft_wrap=True)
+        console.print(f"scores: {out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _by_task(scores: Iterable[SampleScore]) -> dict[str, list[SampleScore]]:

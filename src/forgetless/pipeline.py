@@ -6,7 +6,6 @@ import gc
 import hashlib
 import json
 import platform
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +21,15 @@ from forgetless.errors import ConfigError, DataError, RunError
 from forgetless.methods import METHODS
 from forgetless.methods.base import Context, Method, build_method, refuse_conflicts
 from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
-from forgetless.rundir import RunDirectory
+from forgetless.rundir import RunDirectory, refuse_foreign_file
 from forgetless.tasks.base import Task, fingerprint_suite, load_suite
 
 if TYPE_CHECKING:
     from forgetless.models import LoadedModel
 
+# Adapters take about ten times the rate of full fine-tuning. Starting points, not guarantees.
+ADAPTER_RATE = 2e-4
+FULL_RATE = 1e-5
 LARGEST_HELD_OUT = 200  # examples that are held out of the training file where no test file is named
 
 
@@ -110,6 +112,12 @@ class RunResult:
 def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
     """Reads and checks everything that a run needs but the model.
 
+    Args:
+        config: A config, a mapping like its YAML, or the path of one.
+
+    Returns:
+        The job, with its data and its suite in memory.
+
     Raises:
         ConfigError: A setting can't be used, or methods conflict.
         DataError: A data file can't be read.
@@ -141,7 +149,7 @@ def _learning_rate(config: Config, methods: Sequence[Method]) -> float:
     """Returns the learning rate of the config, or the default for the kind of tuning."""
     if config.training.learning_rate is not None:
         return config.training.learning_rate
-    return 2e-4 if any("the adapter" in method.claims for method in methods) else 1e-5
+    return ADAPTER_RATE if any("the adapter" in method.claims for method in methods) else FULL_RATE
 
 
 def _read_data(config: Config) -> tuple[list[Example], list[Example], list[str]]:
@@ -198,6 +206,9 @@ def run(
         reporter: Where to tell how far it is.
         command: The command line, for the manifest.
 
+    Returns:
+        The run directory, the comparison with its verdict, and the pages.
+
     Raises:
         ForgetlessError: With a message that says what to do.
     """
@@ -240,13 +251,15 @@ def start(
     command: str = "",
 ) -> tuple[RunDirectory, Job]:
     """Plans a run and opens its directory."""
+    from forgetless.models import is_embedded, resolve_model
+
     name = name or (Path(config).stem if isinstance(config, str | Path) else "run")
     job = plan(config)
+    if not is_embedded(job.config.model):
+        resolve_model(job.config.model)  # a wrong path is refused before an earlier run is replaced
     directory = (
         RunDirectory(Path(out)) if out is not None else _free_directory(Path("runs") / name, job.identity, fresh)
     )
-    if fresh:
-        _clear(directory)
     entries = {
         "name": directory.path.name,
         "forgetless": version(),
@@ -259,7 +272,7 @@ def start(
         "warnings": job.warnings,
         "methods": [{"name": m.name, "title": m.title, "paper": m.paper, "params": m.options()} for m in job.methods],
     }
-    directory.start(entries, identity=job.identity)
+    directory.start(entries, identity=job.identity, fresh=fresh)
     return directory, job
 
 
@@ -273,15 +286,9 @@ def _free_directory(path: Path, identity: str, fresh: bool) -> RunDirectory:
         number += 1
 
 
-def _clear(directory: RunDirectory) -> None:
-    """Removes an earlier run; a directory that isn't a run's is left alone."""
-    if directory.manifest_path.is_file():
-        shutil.rmtree(directory.path)
-
-
 def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> LoadedModel | None:
     """Scores the base; returns it for training, or None when nothing had to be loaded."""
-    if directory.is_done("base"):
+    if directory.is_done("base", directory.scores("base")):
         return None
     loaded = _load(job, job.config.model, reporter)
     from forgetless.models import count_parameters
@@ -298,7 +305,7 @@ def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> Loaded
 
 def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     """Scores the artefact that was saved, read back from disk."""
-    if directory.is_done("tuned"):
+    if directory.is_done("tuned", directory.scores("tuned")):
         return
     loaded = _load(job, str(directory.model), reporter)
     _score_stage(job, directory, reporter, "tuned", loaded)
@@ -355,7 +362,7 @@ def mix_data(job: Job, tokenizer: Any) -> Sequence[Example]:
 
 
 def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
-    if directory.is_done("train"):
+    if directory.is_done("train", directory.model):
         return
     loaded = loaded or _load(job, job.config.model, reporter)
     with directory.stage("data") as facts:
@@ -446,6 +453,10 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
 def write_comparison(path: Path, comparison: Comparison) -> None:
     """Writes `comparison.json`, whole or not at all.
 
+    Args:
+        path: The file to write or to replace; directories that lack above it are made.
+        comparison: What it is to hold.
+
     Raises:
         RunError: It can't be written.
     """
@@ -461,8 +472,14 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
 def build_pages(directory: Path) -> list[Path]:
     """Builds the pages of a run directory from what it holds.
 
+    Args:
+        directory: The run directory; only its comparison.json has to be there.
+
+    Returns:
+        The pages, report.html first.
+
     Raises:
-        DataError: It holds no comparison.
+        DataError: It holds no comparison, or one of its files can't be read.
         RunError: A page can't be written.
     """
     from forgetless.report import build_report
@@ -505,7 +522,10 @@ def evaluate_model(
     from forgetless.models import cache_directory, load_model
 
     reporter = reporter or Silent()
-    tasks = load_suite(suite, tasks_directories)  # a wrong name is refused before the model is loaded
+    # What can be refused is, before the model is loaded.
+    tasks = load_suite(suite, tasks_directories)
+    if out is not None:
+        refuse_foreign_file(out)
     with reporter.task(f"Loading {model}"):
         loaded = load_model(model, device=device, dtype=dtype)
     options = EvaluationOptions(batch_size=batch_size, cache=cache_directory() / "scores" if use_cache else None)
@@ -519,15 +539,28 @@ def evaluate_model(
 def mix_files(
     domain: Path, general: Path, *, out: Path, share: float, seed: int = 0, reporter: Reporter | None = None
 ) -> dict[str, Any]:
-    """Writes a replay mixture of two files and returns what it consists of.
+    """Writes a replay mixture of two files.
+
+    Args:
+        domain: File of the domain examples; all are used.
+        general: File of the general examples to draw from.
+        out: File for the mixture, as JSON lines.
+        share: Share of general examples in the final mixture, in [0, 1).
+        seed: Seed of the draw and of the order.
+        reporter: Where warnings are shown.
+
+    Returns:
+        What the mixture consists of: the fields of a `MixtureSummary` by name.
 
     Raises:
-        ConfigError: The output would replace one of the sources.
+        ConfigError: The output would replace one of the sources, or the share is not in [0, 1).
+        DataError: A file can't be read or written.
     """
     from forgetless.data.mixing import replay_mixture, summarise_mixture
 
     if out.resolve() in {domain.resolve(), general.resolve()}:
         raise ConfigError(f"--out {out} is one of the sources: nothing of yours is written over")
+    refuse_foreign_file(out)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         mixture = replay_mixture(domain, general, share=share, seed=seed)

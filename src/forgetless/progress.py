@@ -22,9 +22,9 @@ def show_progress(console: Console, title: str) -> Iterator[Callable[[float, flo
         with _bar(console, title) as advance:
             yield advance
     else:
-        console.print(f"{title} ...", highlight=False)
+        _say(console, f"{title} ...")
         yield _lines(console, title, started)
-    console.print(f"{title}: {_clock(time.monotonic() - started)}", highlight=False)
+    _say(console, f"{title}: {_clock(time.monotonic() - started)}")
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def _bar(console: Console, title: str) -> Iterator[Callable[[float, float], None
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
@@ -55,9 +55,13 @@ def _lines(console: Console, title: str, started: float) -> Callable[[float, flo
             return
         last = now
         left = (now - started) * (total - done) / done
-        console.print(f"{title}: {done / total:.0%}, {_clock(left)} left", highlight=False)
+        _say(console, f"{title}: {done / total:.0%}, {_clock(left)} left")
 
     return advance
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:

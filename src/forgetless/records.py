@@ -7,7 +7,7 @@ carry `"schema": 1`; readers refuse a schema they don't know.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -101,6 +101,14 @@ class SampleScore:
     ) -> SampleScore:
         """Builds a record from a parsed JSON object; keys that are not fields are ignored.
 
+        Args:
+            raw: The object; task, sample_id and score have to be there.
+            path: Its file, for the message.
+            line: Its line in the file, from 1, for the message.
+
+        Returns:
+            The record, with defaults for what is left out.
+
         Raises:
             DataError: A required field is missing or has the wrong type, or the schema is not known.
         """
@@ -118,8 +126,11 @@ class SampleScore:
         score = raw["score"]
         if isinstance(score, bool):
             score = float(score)
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise fail(f"{score!r} is not a finite number", "score")
+        for name, value in (("score", score), ("weight", raw.get("weight")), ("chance", raw.get("chance"))):
+            if value is not None and not _is_finite(value):
+                raise fail(f"{value!r} is not a finite number", name)
+        if not isinstance(raw.get("details", {}), Mapping | None):
+            raise fail("is not an object", "details")
         known = {f.name for f in fields(cls)}
         values = {name: value for name, value in raw.items() if name in known and value is not None}
         try:
@@ -136,6 +147,10 @@ class SampleScore:
         return cls(**values)
 
 
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def write_scores(path: Path, scores: Iterable[SampleScore]) -> None:
     """Writes scores as JSON lines, whole or not at all (a temporary file is renamed into place)."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +163,12 @@ def write_scores(path: Path, scores: Iterable[SampleScore]) -> None:
 def read_scores(path: Path) -> list[SampleScore]:
     """Reads a `*.scores.jsonl` file.
 
+    Args:
+        path: The file, one score a line; blank lines are passed over.
+
+    Returns:
+        The scores in the order of the file, at least one.
+
     Raises:
         DataError: The file is missing, empty or holds a line that is not a score, or a sample stands twice.
     """
@@ -155,7 +176,7 @@ def read_scores(path: Path) -> list[SampleScore]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError("there is no such file", path=path) from None
-    except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"cannot be read as UTF-8 text ({error})", path=path) from None
     scores: list[SampleScore] = []
     seen: dict[tuple[str, str], int] = {}
@@ -164,8 +185,9 @@ def read_scores(path: Path) -> list[SampleScore]:
             continue
         try:
             raw = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"is not JSON ({error.msg}); was the writer stopped?", path=path, line=number) from None
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            raise DataError(f"is not JSON ({reason}); was the writer stopped?", path=path, line=number) from None
         if not isinstance(raw, dict):
             raise DataError("is not a JSON object", path=path, line=number)
         score = SampleScore.from_mapping(raw, path=path, line=number)
@@ -248,6 +270,13 @@ class Comparison:
     def from_mapping(cls, raw: Mapping[str, Any], *, path: str | Path | None = None) -> Comparison:
         """Builds a comparison from the parsed `comparison.json`.
 
+        Args:
+            raw: What `to_json` wrote.
+            path: Its file, for the message.
+
+        Returns:
+            The comparison; advice and problems are empty where they are left out.
+
         Raises:
             DataError: A field is missing or the schema is not known.
         """
@@ -278,6 +307,12 @@ def _row(raw: Mapping[str, Any]) -> Row:
 def read_comparison(path: Path) -> Comparison:
     """Reads a `comparison.json`.
 
+    Args:
+        path: The file, as `Comparison.to_json` writes it.
+
+    Returns:
+        The comparison that it holds.
+
     Raises:
         DataError: The file is missing, not JSON, or not a comparison.
     """
@@ -285,7 +320,9 @@ def read_comparison(path: Path) -> Comparison:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError("there is no such file; `forgetless compare` writes it", path=path) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", path=path) from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON ({error})", path=path) from None
     if not isinstance(raw, dict):
         raise DataError("is not a JSON object", path=path)

@@ -34,7 +34,11 @@ class Registry(Generic[T]):
         return name in self._entries
 
     def add(self, name: str, target: str) -> None:
-        """Registers `target` ("module:attribute") under `name`.
+        """Registers a thing without importing it.
+
+        Args:
+            name: What users call it.
+            target: Where it is: "module:attribute".
 
         Raises:
             ConfigError: The name is taken by something else.
@@ -44,7 +48,13 @@ class Registry(Generic[T]):
         self._entries[name] = target
 
     def load(self, name: str) -> T:
-        """Imports and returns the entry.
+        """Imports an entry.
+
+        Args:
+            name: What users call it.
+
+        Returns:
+            The attribute that the entry points to.
 
         Raises:
             ConfigError: There is no such entry; the message names the nearest one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,14 @@ from typing import Any
 
 from forgetless.errors import ConfigError, RunError
 from forgetless.records import SCHEMA
+
+# What a run leaves beside its manifest: `--fresh` removes these and nothing else.
+_FILES = (
+    *("mixture.jsonl", "base.scores.jsonl", "tuned.scores.jsonl", "train.jsonl", "comparison.json"),
+    *("report.html", "report.md", "junit.xml", "MODEL_CARD.md"),
+)
+_DIRECTORIES = ("model", "model.part", "checkpoints")
+_OPENING = b'{"schema": '  # of every JSON line that forgetless writes
 
 
 class RunDirectory:
@@ -45,7 +54,10 @@ class RunDirectory:
         return self.path / f"{side}.scores.jsonl"
 
     def read(self) -> dict[str, Any]:
-        """Returns the manifest, empty when there is none.
+        """Reads the manifest.
+
+        Returns:
+            Its entries by name; empty when there is no manifest.
 
         Raises:
             ConfigError: It is damaged.
@@ -54,19 +66,28 @@ class RunDirectory:
             raw = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot hold a run ({error.strerror}): choose another --out") from None
+        except (ValueError, RecursionError):
             raw = None
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{self.manifest_path} is damaged: remove it, or choose another --out")
+        if not isinstance(raw, dict) or not isinstance(raw.get("stages", {}), dict):
+            raise ConfigError(f"{self.manifest_path} is damaged: choose another --out, or remove the directory")
         return raw
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Sets top-level entries of the manifest, whole or not at all.
 
+        Args:
+            values: Entries by name, each replaced as a whole; all others stay.
+
         Raises:
+            ConfigError: The manifest that is there is damaged.
             RunError: It can't be written.
         """
-        text = json.dumps({**self.read(), **values, "schema": SCHEMA}, indent=2, ensure_ascii=False, default=str) + "\n"
+        self._write({**self.read(), **values})
+
+    def _write(self, entries: Mapping[str, Any]) -> None:
+        text = json.dumps({**entries, "schema": SCHEMA}, indent=2, ensure_ascii=False, default=str) + "\n"
         part = self.manifest_path.with_suffix(".json.part")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -77,12 +98,13 @@ class RunDirectory:
                 f"{self.path} cannot be written ({error.strerror}): free some space or choose --out"
             ) from error
 
-    def start(self, entries: Mapping[str, Any], *, identity: str) -> bool:
+    def start(self, entries: Mapping[str, Any], *, identity: str, fresh: bool = False) -> bool:
         """Begins a run, or takes up one of the same identity where it stopped.
 
         Args:
             entries: What the manifest says of the run.
             identity: Fingerprint of the config and the data.
+            fresh: Replace an earlier run; files that are not a run's stay.
 
         Returns:
             Whether finished stages of an earlier start are kept.
@@ -91,19 +113,32 @@ class RunDirectory:
             ConfigError: The directory holds another run, or files that are not a run's.
         """
         known = self.read()
-        if known and known.get("identity") != identity:
+        if "identity" not in known and self.path.is_dir() and any(self.path.iterdir()):
+            raise ConfigError(f"{self.path} is not empty and not a run: choose another --out")
+        if known and fresh:
+            self._clear()
+            known = {}
+        if known and known["identity"] != identity:
             raise ConfigError(
                 f"{self.path} holds a run with another config or data: choose another --out, or --fresh to replace it"
             )
-        if not known and self.path.is_dir() and any(self.path.iterdir()):
-            raise ConfigError(f"{self.path} is not empty and not a run: choose another --out")
         created = known.get("created") or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.update({**entries, "identity": identity, "created": created, "stages": known.get("stages", {})})
+        self._write({**known, **entries, "identity": identity, "created": created, "stages": known.get("stages", {})})
         return bool(known)
 
-    def is_done(self, stage: str) -> bool:
-        """Whether a stage has finished."""
-        return bool(self.read().get("stages", {}).get(stage, {}).get("state") == "done")
+    def _clear(self) -> None:
+        try:
+            for name in _FILES:
+                (self.path / name).unlink(missing_ok=True)
+            for name in _DIRECTORIES:
+                if (self.path / name).is_dir():
+                    shutil.rmtree(self.path / name)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be cleared ({error.strerror}): choose another --out") from error
+
+    def is_done(self, stage: str, product: Path) -> bool:
+        """Whether a stage has finished and what it made is still there."""
+        return product.exists() and bool(self.read().get("stages", {}).get(stage, {}).get("state") == "done")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
@@ -120,3 +155,23 @@ class RunDirectory:
 
     def _set_stage(self, name: str, facts: Mapping[str, Any]) -> None:
         self.update({"stages": {**self.read().get("stages", {}), name: dict(facts)}})
+
+
+def refuse_foreign_file(path: Path) -> None:
+    """Raises unless a file can be written at `path` without losing one that forgetless didn't write.
+
+    Args:
+        path: Where JSON lines are to be written; the directory above it is made.
+
+    Raises:
+        ConfigError: Something else lies there, or nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"--out {path} is not a file: name one")
+        opening = path.read_bytes()[: len(_OPENING)] if path.exists() else b""
+    except OSError as error:
+        raise ConfigError(f"--out {path} cannot be written ({error.strerror}): choose another") from None
+    if opening not in (b"", _OPENING):
+        raise ConfigError(f"--out {path} holds something that forgetless didn't write: choose another, or remove it")

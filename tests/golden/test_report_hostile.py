@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from golden_page import Page
-from golden_run import MANIFEST, failed_comparison, graded_row, write_lines, write_run
 
 from forgetless.records import CheckResult, SampleScore, Status, write_scores
 from forgetless.report import build_report
 from forgetless.report.environment import code_block, markdown_prose, markdown_text, visible
+from golden.golden_page import Page
+from golden.golden_run import MANIFEST, failed_comparison, graded_row, write_lines, write_run
 
 SCRIPT = "</script></div><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}"
 HOSTILE = {

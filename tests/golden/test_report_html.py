@@ -10,10 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from golden_page import Page
-from golden_run import COMPARISONS, write_run
 
 from forgetless.report import build_report
+from golden.golden_page import Page
+from golden.golden_run import COMPARISONS, write_run
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from golden_page import Page
-from golden_run import failed_comparison, graded_row, write_lines, write_run
 
 from forgetless.errors import DataError
 from forgetless.records import Status
 from forgetless.report import build_report, read_evidence
+from golden.golden_page import Page
+from golden.golden_run import failed_comparison, graded_row, write_lines, write_run
 
 
 def built(directory: Path) -> Page:

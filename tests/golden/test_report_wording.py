@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from golden_run import failed_comparison, graded_row, pooled_row, undecided_comparison
 
 from forgetless.records import CheckResult, Status, Unit, Verdict
 from forgetless.report import wording
 from forgetless.report.evidence import Evidence
 from forgetless.report.figures import forest
+from golden.golden_run import failed_comparison, graded_row, pooled_row, undecided_comparison
 
 MINUS = wording.MINUS
 

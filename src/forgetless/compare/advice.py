@@ -45,14 +45,17 @@ def give_advice(
     checks: Sequence[CheckResult],
     recipe: Mapping[str, object] | None = None,
 ) -> list[str]:
-    """Returns what to do next, most useful first; never empty.
+    """Suggests what to do next.
 
     Args:
-        verdict: The verdict.
-        rows: The tasks.
-        pooled: The pool.
-        checks: Deployment checks.
-        recipe: See `compare`; None where nothing is known.
+        verdict: What the comparison ended in.
+        rows: Those of the tasks, retention and target.
+        pooled: The row of the pool.
+        checks: Deployment checks that both models took.
+        recipe: What is known of the training, as `compare` takes it; None = nothing.
+
+    Returns:
+        One paragraph per step, most useful first; never empty.
     """
     known = _read_recipe(recipe or {})
     retention = [row for row in rows if row.role is Role.RETENTION]

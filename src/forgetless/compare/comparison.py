@@ -61,6 +61,10 @@ def compare(
         recipe: What is known of the training, for the advice alone: `methods` (names), `learning_rate`, `epochs`,
             `num_examples`, `has_general`; any may be missing.
 
+    Returns:
+        The verdict with all figures that it rests on, its reasons and what to do next; `problems` names the samples
+        that could not be paired.
+
     Raises:
         ConfigError: A limit is out of range.
         DataError: The scores can't be paired.

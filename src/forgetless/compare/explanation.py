@@ -14,14 +14,17 @@ NUM_NAMED = 5
 def explain(
     rows: Sequence[Row], pooled: Row, *, checks: Sequence[CheckResult], obstacles: Sequence[str], alpha: float
 ) -> list[str]:
-    """Returns the reasons of a verdict, the weightiest first.
+    """Names the reasons of a verdict.
 
     Args:
-        rows: The tasks.
-        pooled: The pool of retention grades.
-        checks: Deployment checks.
+        rows: Those of the tasks, retention and target.
+        pooled: The row of the pool of retention grades.
+        checks: Deployment checks that both models took.
         obstacles: Sentences on what denies PASS.
         alpha: Level of the intervals that the sentences quote.
+
+    Returns:
+        One sentence per reason, the weightiest first; never empty.
     """
     retention = [row for row in rows if row.role is Role.RETENTION]
     reasons = [_fall(row) for row in retention if row.status is Status.FORGOT]

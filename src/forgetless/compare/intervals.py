@@ -170,17 +170,20 @@ def bootstrap_bounds(
     num_resamples: int = 9_999,
     generator: np.random.Generator | None = None,
 ) -> tuple[float, float]:
-    """Returns the two-sided percentile interval of the mean by the paired bootstrap; clusters are resampled whole.
+    """Bounds the mean difference by the paired bootstrap; clusters are resampled whole.
 
     For reports that want a distribution-free cross-check. Rows use `flip_counts`: the bootstrap under-covers when few
     differences are not zero, for it can't imagine a flip that it hasn't seen.
 
     Args:
-        differences: tuned - base per sample.
-        clusters: Cluster label of each sample; None makes each sample its own.
+        differences: tuned - base per sample, shape (n,).
+        clusters: Cluster label of each sample, shape (n,); None makes each sample its own.
         confidence: Two-sided, in (0, 1).
-        num_resamples: Bootstrap samples.
+        num_resamples: Number of bootstrap samples.
         generator: Source of the resamples; seed 0 by default.
+
+    Returns:
+        Lower and upper end of the percentile interval, in the unit of the differences.
     """
     rng = generator if generator is not None else np.random.default_rng(0)
     sums = cluster_sums(differences, clusters)

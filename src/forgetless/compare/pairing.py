@@ -75,6 +75,9 @@ def pair_scores(base: Iterable[SampleScore], tuned: Iterable[SampleScore]) -> Pa
         base: Scores of the base.
         tuned: Scores of the tuned model.
 
+    Returns:
+        The tasks in the order in which they are met, the base's first, and the problems in words.
+
     Raises:
         DataError: A side is empty, has a sample twice or a score out of range, mixes units or roles within a task, or
             the two sides have no pair at all.

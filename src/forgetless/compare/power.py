@@ -39,13 +39,16 @@ def _critical_losses(num_samples: int, level: float) -> FloatArray:
 
 
 def mcnemar_power(num_samples: int, *, lost_rate: float, gained_rate: float, level: float) -> float:
-    """Returns the probability that exact McNemar, one-sided for a loss, has p <= level.
+    """Computes the power of exact McNemar, one-sided for a loss.
 
     Args:
-        num_samples: Pairs.
+        num_samples: Number of pairs.
         lost_rate: Probability that a sample is lost.
-        gained_rate: Probability that it is gained.
-        level: One-sided level of the test.
+        gained_rate: Probability that it is gained; at most 1 - lost_rate.
+        level: One-sided level of the test, in (0, 1).
+
+    Returns:
+        The probability that p <= level, in [0, 1]; 0 where nothing flips.
     """
     discordance = lost_rate + gained_rate
     if discordance <= 0.0:
@@ -57,13 +60,16 @@ def mcnemar_power(num_samples: int, *, lost_rate: float, gained_rate: float, lev
 
 
 def noninferiority_power(num_samples: int, *, discordance: float, margin: float, alpha: float) -> float:
-    """Returns the probability that the upper bound of forgetting is below the margin when nothing is forgotten.
+    """Computes how likely it is that the margin is shown to hold when nothing is forgotten.
 
     Args:
-        num_samples: Pairs.
-        discordance: Share of samples that flip, half of them each way.
+        num_samples: Number of pairs.
+        discordance: Share of samples that flip, half of them each way, in [0, 1].
         margin: The bound that must be undercut, in (0, 1).
         alpha: One-sided level of the bound.
+
+    Returns:
+        The probability that the upper bound of forgetting is below the margin, in [0, 1].
     """
     flips = _likely_counts(num_samples, discordance)
     mass = binomial_mass(flips, num_samples, discordance)
@@ -111,7 +117,7 @@ def _detects(counts: FlipCounts, drop: float, *, level: float) -> bool:
 
 
 def num_samples_needed(evidence: FlipCounts | MeanShift, *, margin: float, alpha: float, num_samples: int) -> int:
-    """Returns how many samples would decide the row: KEPT with 80 % power if the true forgetting is zero.
+    """Computes how many samples would decide the row: KEPT with 80 % power if the true forgetting is zero.
 
     That is, the fewest samples at which the one-sided 1 - alpha bound of forgetting falls below the margin with
     probability 0.8, given the observed discordance (or spread), cluster sizes like those seen, and no true change. If
@@ -122,6 +128,9 @@ def num_samples_needed(evidence: FlipCounts | MeanShift, *, margin: float, alpha
         margin: Largest tolerated drop, in the unit of the row.
         alpha: One-sided level of the bound.
         num_samples: Samples that the evidence was computed from.
+
+    Returns:
+        Number of samples in all, those that were scored included.
     """
     if isinstance(evidence, MeanShift):
         per_cluster = num_samples / evidence.num_clusters

@@ -109,6 +109,9 @@ def make_row(
         p_adjusted: After Holm; None for target tasks.
         blind: FLOOR or CEILING where the task can't show a loss.
         note: What a reader should know about this row.
+
+    Returns:
+        The row with its status, what it could detect, and its notes.
     """
     task, spread = evidence.task, evidence.spread
     flips = transitions(task.base, task.tuned)

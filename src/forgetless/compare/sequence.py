@@ -36,11 +36,14 @@ class SequenceMetrics:
 
 
 def score_matrix(phases: Sequence[Mapping[str, float]], *, tasks: Sequence[str]) -> FloatArray:
-    """Returns R from one mapping of task to mean score per phase; a task that a phase didn't evaluate is nan.
+    """Builds R from the mean scores after each phase.
 
     Args:
-        phases: One mapping per phase, in order.
+        phases: One mapping of task to mean score per phase, in order.
         tasks: Task that each phase trained on, in the same order.
+
+    Returns:
+        R, shape (T, T); nan where a phase didn't evaluate a task.
 
     Raises:
         ValueError: The numbers of phases and tasks differ: column j is the task that phase j trained on.
@@ -65,10 +68,14 @@ def sequence_metrics(matrix: ArrayLike, *, base: ArrayLike | None = None) -> Seq
 
     Args:
         matrix: R, shape (T, T).
-        base: Scores of the base on the T tasks; without them FWT is None.
+        base: Scores of the base on the T tasks, shape (T,); without them FWT is None.
+
+    Returns:
+        The figures and R. Those that take two phases are None when T is 1, and so is FWT when an entry that it needs is
+        missing.
 
     Raises:
-        ValueError: The matrix is not square, or a needed entry is missing.
+        ValueError: The matrix is not square, `base` doesn't fit it, or an entry of its diagonal or last row is missing.
     """
     scores = np.asarray(matrix, dtype=np.float64)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or scores.size == 0:
@@ -96,10 +103,13 @@ def sequence_metrics(matrix: ArrayLike, *, base: ArrayLike | None = None) -> Seq
 
 
 def general_forgetting(base: ArrayLike, after: ArrayLike) -> FloatArray:
-    """Returns base - after for each general benchmark and phase, positive = forgot.
+    """Computes what each phase cost on general benchmarks.
 
     Args:
         base: Scores of the base, shape (benchmarks,).
         after: Scores after each phase, shape (phases, benchmarks).
+
+    Returns:
+        base - after, shape (phases, benchmarks), positive = forgot.
     """
     return np.asarray(np.asarray(base, dtype=np.float64) - np.asarray(after, dtype=np.float64), dtype=np.float64)

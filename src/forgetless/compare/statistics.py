@@ -55,7 +55,7 @@ def transitions(base: ArrayLike, tuned: ArrayLike) -> Transitions:
 
 
 def mcnemar_p(lost: int, gained: int, *, alternative: Alternative = "loss") -> float:
-    """Returns the p-value of the exact McNemar test for 0/1 scores.
+    """Tests paired 0/1 scores by the exact McNemar test.
 
     Given lost + gained flips, the number lost is binomial with probability one half when nothing changed on average.
 
@@ -63,6 +63,9 @@ def mcnemar_p(lost: int, gained: int, *, alternative: Alternative = "loss") -> f
         lost: Samples right before and wrong after.
         gained: Samples wrong before and right after.
         alternative: `loss` asks whether more were lost than gained; `two-sided` doubles the smaller tail.
+
+    Returns:
+        The p-value, in (0, 1]; 1 where nothing flipped.
     """
     flips = lost + gained
     if alternative == "loss":
@@ -78,8 +81,7 @@ def sign_flip_p(
     num_draws: int = 9_999,
     generator: np.random.Generator | None = None,
 ) -> float:
-    """Returns the p-value of the paired permutation test: under no change, each difference is as likely with either
-    sign.
+    """Tests paired scores by permutation: under no change, each difference is as likely with either sign.
 
     With clusters the unit whose sign flips is the cluster's sum. The distribution of the total is enumerated while it
     has at most `MAX_EXACT_SUMS` distinct values: always for sums of 0/1 scores, and for any scores up to 16 non-zero
@@ -87,11 +89,14 @@ def sign_flip_p(
     too small on average (Phipson and Smyth, 2010).
 
     Args:
-        differences: tuned - base per sample, times its weight where samples weigh differently.
-        clusters: Cluster label of each sample; None makes each sample its own.
+        differences: tuned - base per sample, shape (n,), times its weight where samples weigh differently.
+        clusters: Cluster label of each sample, shape (n,); None makes each sample its own.
         alternative: `loss` asks whether the total is unusually low; `two-sided` whether it is unusually far from zero.
-        num_draws: Monte Carlo draws.
+        num_draws: Number of Monte Carlo draws.
         generator: Source of the draws; a fresh one with seed 0 by default, so that a comparison repeats exactly.
+
+    Returns:
+        The p-value, in (0, 1]; 1 where no unit differs from zero.
     """
     units = np.abs(cluster_sums(differences, clusters))
     observed = float(np.sum(np.asarray(differences, dtype=np.float64)))
@@ -145,8 +150,7 @@ def _sign_flip_distribution(units: FloatArray) -> tuple[FloatArray, FloatArray] 
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
-    """Returns p-values adjusted by Holm's step-down method: rejecting those <= alpha keeps the family-wise error <=
-    alpha.
+    """Adjusts p-values by Holm's step-down method: rejecting those <= alpha keeps the family-wise error <= alpha.
 
     Holds under any dependence between the rows, so a pool may stand in one family with its own parts.
     """
@@ -174,7 +178,7 @@ class ChanceAdjusted:
 
 
 def chance_adjusted(base: ArrayLike, tuned: ArrayLike, *, chance: float) -> ChanceAdjusted:
-    """Returns forgetting and gain with the flips removed that guessing alone produces.
+    """Takes the flips that guessing alone produces out of forgetting and gain.
 
     A model with accuracy a knows a share (a - chance) / (1 - chance) and guesses the rest. If both guess independently,
     (1 - a0)(1 - a1) / (k - 1) of the samples, k = 1 / chance, are lost by luck and as many gained. Greedy choices of
@@ -182,9 +186,12 @@ def chance_adjusted(base: ArrayLike, tuned: ArrayLike, *, chance: float) -> Chan
     2025.)
 
     Args:
-        base: 0/1 grades of the base.
+        base: 0/1 grades of the base, shape (n,).
         tuned: 0/1 grades of the tuned model, in the same order.
         chance: Expected grade of guessing, in (0, 1).
+
+    Returns:
+        Forgetting, gain, and the most that could be forgotten, as shares of the samples, in [0, 1].
 
     Raises:
         ValueError: `chance` is not in (0, 1).

@@ -38,6 +38,9 @@ _BINARY_OPENINGS = (
 def open_rows(path: Path) -> tuple[str, NumberedRows]:
     """Opens a data file or a saved `datasets` directory.
 
+    Args:
+        path: A file whose extension says what it is, or a directory that `save_to_disk` wrote.
+
     Returns:
         What the numbers count (`line`, `item` or `row`, from 1), and the rows as (number, columns by name).
 
@@ -76,9 +79,11 @@ def _hub_hint(path: Path) -> str:
 class TextLines:
     """The lines of a UTF-8 file, decoded one by one, so that a fault is named by its line and byte offset.
 
-    Attributes:
-        number: Number of the line read last, from 1; 0 before the first.
-        is_cut: Whether that line has no line end, as only the last line of a file can.
+    `number` is that of the line read last, from 1 (0 before the first); `is_cut` says whether that line has no line
+    end, as only the last line of a file can.
+
+    Args:
+        path: The file; one that ends in .gz is unpacked as it is read.
     """
 
     def __init__(self, path: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from forgetless.data.examples import Example, Message
 from forgetless.errors import DataError
 
@@ -42,7 +44,18 @@ def render_prompt(messages: Sequence[Message], tokenizer: Any) -> str:
     """
     if tokenizer.chat_template is None:
         return "".join(f"{message.content}\n" for message in messages)
-    rendered: str = tokenizer.apply_chat_template(as_dicts(messages), tokenize=False, add_generation_prompt=True)
+    return _apply_template(messages, tokenizer, add_generation_prompt=True)
+
+
+def _apply_template(messages: Sequence[Message], tokenizer: Any, **options: bool) -> str:
+    try:
+        rendered: str = tokenizer.apply_chat_template(as_dicts(messages), tokenize=False, **options)
+    except TemplateError as error:
+        roles = ", ".join(message.role for message in messages)
+        raise DataError(
+            f"the model's chat template refuses a conversation of {roles} ({error}): leave out the turns that it "
+            "doesn't know, or take a model that knows them"
+        ) from None
     return rendered
 
 
@@ -52,13 +65,16 @@ def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 def tokenize(text: str, tokenizer: Any, *, is_start: bool = False) -> list[int]:
-    """Returns the ids of a piece of text.
+    """Turns a piece of text into token ids.
 
     Args:
         text: The piece.
         tokenizer: A transformers tokenizer.
         is_start: Whether it is plain text that starts a sequence, which gets the start token that the tokenizer adds.
             A chat template writes its own.
+
+    Returns:
+        The ids, without the end token that some tokenizers add.
     """
     ids: list[int] = tokenizer(text, add_special_tokens=is_start)["input_ids"]
     # Tokenizers that frame a text end it too; an end token here would cut the sequence in two.
@@ -77,6 +93,12 @@ def encode_example(example: Example, tokenizer: Any, *, max_tokens: int | None =
         example: A conversation or a plain text.
         tokenizer: The model's tokenizer.
         max_tokens: Longest sequence; what is longer loses its end.
+
+    Returns:
+        Ids and labels of equal length, and how many tokens were cut off.
+
+    Raises:
+        DataError: The chat template renders a turn differently once the conversation goes on.
     """
     input_ids: list[int] = []
     labels: list[int] = []
@@ -118,9 +140,12 @@ def _render_answer(messages: Sequence[Message], prompt: str, tokenizer: Any) -> 
     end = tokenizer.eos_token or ""
     if tokenizer.chat_template is None:
         return messages[-1].content + end
-    whole: str = tokenizer.apply_chat_template(as_dicts(messages), tokenize=False)
+    whole = _apply_template(messages, tokenizer)
     if not whole.startswith(prompt):
-        raise DataError("the chat template's generation prompt is not the start of the rendered answer")
+        raise DataError(
+            "the model's chat template begins an answer differently when it is asked for and when it is given: "
+            "what is trained would not be what is asked; mend the template (chat_template.jinja)"
+        )
     answer = whole[len(prompt) :]
     # Templates add a line break after the end of the turn; at generation time nothing follows the end.
     return answer[: answer.rindex(end) + len(end)] if end and end in answer else answer
@@ -134,8 +159,16 @@ def count_answer_tokens(example: Example, tokenizer: Any) -> int:
 def encode_examples(examples: Sequence[Example], tokenizer: Any, *, max_tokens: int) -> list[Encoded]:
     """Encodes examples for training, and leaves out those of which nothing learnable is left at `max_tokens`.
 
+    Args:
+        examples: Conversations and plain texts.
+        tokenizer: The model's tokenizer.
+        max_tokens: Longest sequence; what is longer loses its end.
+
+    Returns:
+        One sequence for each example that is kept, in order.
+
     Raises:
-        DataError: Nothing is left at all.
+        DataError: Nothing is left at all, or the chat template can't render an example turn by turn.
     """
     encoded = [encode_example(example, tokenizer, max_tokens=max_tokens) for example in examples]
     kept = [sequence for sequence in encoded if sequence.num_supervised]

@@ -55,7 +55,14 @@ class RowFormat:
     parse: Callable[[Row], Content]
 
     def build(self, row: Row, origin: str) -> Example:
-        """Returns the example that `row` holds.
+        """Builds the example that a row holds.
+
+        Args:
+            row: Columns by name, the required ones among them.
+            origin: Origin of the example; a row that forgetless wrote keeps its own.
+
+        Returns:
+            The example, with the columns that the format doesn't use as metadata.
 
         Raises:
             ExampleError: A value is missing, empty or of the wrong kind; names the field.
@@ -101,7 +108,15 @@ def refuse_columns(columns: Collection[str]) -> ExampleError:
 
 
 def require_text(value: object, field: str, *, may_be_empty: bool = False) -> str:
-    """Returns `value` if it is text that can be trained on.
+    """Makes sure that a value is text that can be trained on.
+
+    Args:
+        value: What stands in the row.
+        field: Its field, for the message.
+        may_be_empty: Let blank text pass.
+
+    Returns:
+        The value as it is.
 
     Raises:
         ExampleError: It is null, no string, blank (unless allowed), or holds what is no character.

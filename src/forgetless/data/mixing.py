@@ -56,9 +56,14 @@ def count_answer_words(example: Example) -> int:
 
 
 def num_general_for_share(num_domain: int, share: float) -> int:
-    """Returns how many general examples make up `share` of the final mixture: round(share / (1 - share) * num_domain).
+    """Computes how many general examples make up `share` of the final mixture: round(share / (1 - share) * num_domain).
 
-    At least 1 where a share is asked for and there is domain data.
+    Args:
+        num_domain: Number of domain examples, 0 or more.
+        share: Share of general examples in the final mixture, in [0, 1).
+
+    Returns:
+        Number of general examples; at least 1 where a share is asked for and there is domain data.
 
     Raises:
         ConfigError: `share` is not in [0, 1), or `num_domain` is negative.
@@ -94,6 +99,9 @@ def replay_mixture(
         by: What the share counts: `examples`, or the `tokens` that carry loss (exact to within one example).
         count_tokens: Number of tokens of an example that carry loss; None counts whitespace-separated words.
         stratify: Name of a metadata field; each of its values is drawn in proportion to its part of the pool.
+
+    Returns:
+        Domain and general examples in a random order.
 
     Raises:
         ConfigError: `share` or `by` cannot be used.
@@ -137,6 +145,9 @@ def summarise_mixture(
         mixture: The examples that are trained on.
         count_tokens: Number of tokens of an example that carry loss; None counts whitespace-separated words.
         domain_origins: The origins that count as domain data; all others count as general.
+
+    Returns:
+        Numbers and shares of examples, and how often general ones repeat.
     """
     count = count_tokens or count_answer_words
     general = [example for example in mixture if example.origin not in domain_origins]

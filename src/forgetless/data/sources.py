@@ -45,6 +45,9 @@ def read_examples(
         limit: Largest number of examples; None = all.
         seed: Shuffles the file before `limit` counts; None keeps its order and reads no further than needed.
 
+    Returns:
+        The examples in the order of the file, or in that of the seed.
+
     Raises:
         DataError: Something in the file cannot be trained on; names the file, the line or row, and the field.
         ConfigError: `limit` is below 1.
@@ -65,6 +68,13 @@ def read_examples(
 def examples_from_rows(rows: Iterable[Mapping[str, Any]], *, origin: str = "domain") -> list[Example]:
     """Builds examples from rows in memory: dictionaries, or a `datasets.Dataset`, in any of the known formats.
 
+    Args:
+        rows: One mapping of column to value per example; all in one format.
+        origin: Origin of every example; a row that forgetless wrote keeps its own.
+
+    Returns:
+        One example per row, in order.
+
     Raises:
         DataError: A row cannot be trained on; names the row, from 1, and the field.
     """
@@ -83,7 +93,14 @@ class _FormatWatch:
         self._agreed: set[tuple[str, ...]] = set()
 
     def check(self, row: Row, number: int) -> RowFormat:
-        """Returns the format of the source.
+        """Checks that a row is in the format of its source.
+
+        Args:
+            row: Columns by name.
+            number: Number of the row in its source, from 1, for the message.
+
+        Returns:
+            The format, which the first row has settled.
 
         Raises:
             ExampleError: The first row is in no known format, or a later one is not in that of the first.
@@ -130,6 +147,10 @@ def _build_examples(
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
     """Writes examples as JSON lines with their origin and metadata, whole or not at all; `read_examples` reads them.
+
+    Args:
+        path: The file to write or to replace; directories that lack above it are made.
+        examples: In the order in which they are to stand.
 
     Raises:
         DataError: The file cannot be written.

@@ -59,13 +59,17 @@ class ScoreCache:
         for line in lines:
             try:
                 score = SampleScore.from_mapping(json.loads(line))
-            except (json.JSONDecodeError, DataError, AttributeError):
+            except (ValueError, RecursionError, DataError, AttributeError):
                 continue
             known[score.sample_id] = score
         return known
 
     def append(self, task: Task, scores: Iterable[SampleScore]) -> None:
         """Adds scores to the journal of a task, all of them by one write.
+
+        Args:
+            task: The task that the journal belongs to.
+            scores: Scores of its samples; of two with one sample id the later counts.
 
         Raises:
             RunError: The cache can't be written (the disk is full, say).
@@ -81,7 +85,7 @@ class ScoreCache:
         except OSError as error:
             raise RunError(
                 f"scores cannot be kept in {self.directory} ({error.strerror}): free some space there, "
-                "or set FORGETLESS_CACHE to another directory; what was scored is not lost"
+                "or set FORGETLESS_CACHE to another directory; scores that were kept before are still there"
             ) from error
 
 

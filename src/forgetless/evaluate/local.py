@@ -193,13 +193,17 @@ def _read_row(model: nn.Module, row: PackedRow) -> list[list[Likelihood]]:
 
 
 def gather_log_probs(logits: Tensor, rows: Tensor, tokens: Tensor, *, chunk: int = 64) -> tuple[Tensor, Tensor]:
-    """Returns log p(token) in float64 and whether the token is the most likely one, for each (row, token) pair.
+    """Reads the log-probability of tokens off their logits.
 
     Args:
         logits: Shape (rows, vocabulary), any float type.
         rows: Row of each wanted value, shape (n,).
         tokens: Token of each wanted value, shape (n,).
         chunk: Rows that are held in float32 at a time.
+
+    Returns:
+        log p(token) in nats, as float64, and whether the token is the most likely one of its row; both of shape (n,),
+        on the CPU.
     """
     rows, tokens = rows.to(logits.device), tokens.to(logits.device)
     normaliser = torch.cat([part.float().logsumexp(-1) for part in logits.split(chunk)])
@@ -295,6 +299,10 @@ def decode_greedily(
 
 def _prefill(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[Any, Tensor, Tensor, Tensor]:
     """Runs prompts through the model: their common beginning once, the rest padded on the left.
+
+    Args:
+        model: A causal language model with a key-value cache.
+        prompts: Ids of each prompt, at least one.
 
     Returns:
         The cache, the attention mask (batch, tokens), the last position of each row (batch,), and the logits after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from forgetless.data.encoding import IGNORED, encode_example, render_prompt, tokenize
 from forgetless.data.examples import Example, Message
-from forgetless.errors import ConfigError
+from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.cache import ScoreCache, tokenizer_fingerprint
 from forgetless.evaluate.requests import Generation, GenerationRequest, Likelihood, LikelihoodRequest
 from forgetless.records import SampleScore, Unit
@@ -222,7 +223,8 @@ def _reference(task: Task, sample: Sample) -> Example:
     """Returns the text, or the conversation with its reference answer, whose cross-entropy is measured."""
     if "text" in sample:
         return Example(text=sample["text"])
-    return Example(messages=(*conversation(task, sample), Message("assistant", str(sample["answer"]))))
+    turns = (*conversation(task, sample), Message("assistant", str(sample["answer"])))
+    return Example(messages=turns, supervised_from=int(sample.get("supervised_from", 0)))
 
 
 def _grade_answer(pair: Pair, answer: Generation) -> SampleScore:
@@ -239,6 +241,11 @@ def _grade_answer(pair: Pair, answer: Generation) -> SampleScore:
 
 def _grade_likelihood(pair: Pair, results: Sequence[Likelihood]) -> SampleScore:
     task, sample = pair
+    if not all(math.isfinite(result.log_likelihood) for result in results):
+        raise RunError(
+            f"task {task.name!r}, sample {sample['id']!r}: the model's probabilities are not numbers; its weights are "
+            "damaged, or its training diverged (lower training.learning_rate)"
+        )
     if task.spec.kind == "perplexity":
         result = results[0]
         return SampleScore(

@@ -52,4 +52,6 @@ def _sample(example: Example, task: str, number: int) -> dict[str, Any]:
     sample: dict[str, Any] = {"id": f"{task}-{number:04d}"}
     if example.text is not None:
         return sample | {"text": example.text}
-    return sample | {"messages": as_dicts(example.messages), "answer": example.answer_text}
+    sample |= {"messages": as_dicts(example.messages), "answer": example.answer_text}
+    # Earlier answers that are context in training are context here.
+    return sample | ({"supervised_from": example.supervised_from} if example.supervised_from else {})

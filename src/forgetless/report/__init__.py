@@ -37,11 +37,15 @@ def build_report(directory: Path) -> list[Path]:
     Only comparison.json is needed; pages leave out, and say so, what rests on a file that isn't there. All four pages
     are rendered before the first is written, and each is replaced whole.
 
+    Args:
+        directory: The run directory, read and written.
+
     Returns:
         The files written, report.html first.
 
     Raises:
         DataError: comparison.json is missing, or a file of the directory cannot be read.
+        OSError: A page cannot be written.
     """
     evidence = read_evidence(directory)
     pages = {

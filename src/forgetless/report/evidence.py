@@ -76,6 +76,12 @@ class Evidence:
 def read_evidence(directory: Path) -> Evidence:
     """Reads a run directory; only comparison.json has to be there.
 
+    Args:
+        directory: The run directory; nothing in it is changed.
+
+    Returns:
+        What the pages show, with the names of the files that are not there.
+
     Raises:
         DataError: comparison.json is missing, or a file that is there cannot be read.
     """

@@ -22,8 +22,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forgetless.errors import ConfigError, DataError, did_you_mean
+from forgetless.data.examples import Message
+from forgetless.errors import ConfigError, DataError, ForgetlessError, did_you_mean
 from forgetless.records import Role
+from forgetless.tasks.scorers import score_answer
 
 CATALOG = Path(str(resources.files("forgetless.tasks"))) / "catalog"
 
@@ -106,13 +108,15 @@ def load_task(path: Path) -> Task:
 
     Raises:
         ConfigError: The YAML isn't a task.
-        DataError: The samples can't be read, an id stands twice, or a sample lacks what its kind needs.
+        DataError: The samples can't be read, an id stands twice, or a sample can't be asked or graded.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         spec = TaskSpec.model_validate(raw)
     except FileNotFoundError:
         raise ConfigError(f"there is no task file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
@@ -121,7 +125,14 @@ def load_task(path: Path) -> Task:
         raise ConfigError(f"{path}: {place or 'file'}: {first['msg']}{_nearest_field(first)}") from None
     if spec.task != path.stem:
         raise ConfigError(f"{path}: task is named {spec.task!r}: name the file {spec.task}.yaml")
-    return Task(spec, tuple(_read_samples(path.parent / spec.data, spec)))
+    rows = _read_samples(path.parent / spec.data, spec)
+    task = Task(spec, tuple(sample for _, sample in rows))
+    for number, sample in rows:
+        try:
+            _check_sample(task, sample)
+        except ForgetlessError as error:
+            raise DataError(str(error), path=path.parent / spec.data, line=number) from None
+    return task
 
 
 def _nearest_field(error: Any) -> str:
@@ -129,11 +140,39 @@ def _nearest_field(error: Any) -> str:
     return did_you_mean(str(error["loc"][-1]), known) if error["type"] == "extra_forbidden" else ""
 
 
-def _read_samples(path: Path, spec: TaskSpec) -> list[Mapping[str, Any]]:
+def _check_sample(task: Task, sample: Mapping[str, Any]) -> None:
+    """Raises unless a sample can be asked and graded: better now than hours into a run."""
+    kind = task.spec.kind
+    if kind == "perplexity" and "text" in sample:
+        if not isinstance(sample["text"], str) or not sample["text"].strip():
+            raise DataError(f"{sample['text']!r} is not a text", field="text")
+        return
+    if "messages" in sample:
+        _check_messages(sample["messages"])
+    elif not task.prompt(sample).strip():
+        raise DataError(f"prompt {task.spec.prompt!r} comes out empty")
+    if kind == "perplexity" and not str(sample.get("answer") or "").strip():
+        raise DataError("is missing: a sample of kind perplexity needs it, or a text", field="answer")
+    if kind == "generate":
+        score_answer("", sample, task.spec.scorer, task.spec.options)
+
+
+def _check_messages(turns: Any) -> None:
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
+        raise DataError('is not a list of turns such as {"role": "user", "content": "..."}', field="messages")
+    for turn in turns:
+        Message(turn.get("role"), turn.get("content"))
+        if not isinstance(turn.get("content"), str):
+            raise DataError(f"content {turn.get('content')!r} is not a text", field="messages")
+    if len(turns) == 1 and turns[0]["role"] == "assistant":
+        raise DataError("an answer alone asks nothing: begin with a user turn", field="messages")
+
+
+def _read_samples(path: Path, spec: TaskSpec) -> list[tuple[int, Mapping[str, Any]]]:
     rows = _read_rows(path)
     seen: set[str] = set()
-    samples: list[Mapping[str, Any]] = []
-    for number, row in enumerate(rows, start=1):
+    samples: list[tuple[int, Mapping[str, Any]]] = []
+    for number, row in rows:
         sample = {"id": f"{spec.task}-{number:04d}", **row}
         sample["id"] = str(sample["id"])
         if sample["id"] in seen:
@@ -146,7 +185,7 @@ def _read_samples(path: Path, spec: TaskSpec) -> list[Mapping[str, Any]]:
                 )
         if spec.kind == "choice":
             _check_choices(sample, path=path, line=number)
-        samples.append(sample)
+        samples.append((number, sample))
     if not samples:
         raise DataError("holds no samples", path=path)
     return samples
@@ -156,11 +195,13 @@ def _check_choices(sample: Mapping[str, Any], *, path: Path, line: int) -> None:
     choices, answer = sample["choices"], sample["answer"]
     if not isinstance(choices, list) or len(choices) < 2 or len({str(choice) for choice in choices}) != len(choices):
         raise DataError("needs at least two different choices", path=path, line=line, field="choices")
+    if not all(str(choice).strip() for choice in choices):
+        raise DataError("one choice is empty", path=path, line=line, field="choices")
     if not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise DataError(f"{answer!r} is not an index into {len(choices)} choices", path=path, line=line, field="answer")
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if path.suffix in {".csv", ".parquet"}:
         import pyarrow.csv
         import pyarrow.parquet
@@ -169,20 +210,20 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             table = pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
         except (OSError, pyarrow.ArrowInvalid) as error:
             raise DataError(f"cannot be read ({error})", path=path) from None
-        rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+        return list(enumerate(table.to_pylist(), start=1))
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read ({error})", path=path) from None
-    return [_parse_line(line, path=path, number=number) for number, line in enumerate(lines, start=1) if line.strip()]
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    return [(number, _parse_line(line, path=path, number=number)) for number, line in numbered]
 
 
 def _parse_line(line: str, *, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"is not JSON ({error.msg})", path=path, line=number) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not JSON ({getattr(error, 'msg', error)})", path=path, line=number) from None
     if not isinstance(row, dict):
         raise DataError("is not a JSON object", path=path, line=number)
     return row

@@ -224,6 +224,7 @@ def protect(trainer: Trainer, methods: Sequence[Method], *, context: Context | N
                 f"method {method.name!r} changes the data, which this trainer has encoded already: "
                 "mix it before you make the trainer, with forgetless.replay_mixture"
             )
+    refuse_conflicts(methods)
     context = context or Context(seed=trainer.args.seed, tokenizer=trainer.processing_class)
     model: Any = trainer.model
     for method in methods:

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, float], None]
 
-ADAPTER_RATE = 2e-4
-FULL_RATE = 1e-5
-
 
 @dataclass(frozen=True)
 class TrainingSummary:
@@ -52,11 +49,6 @@ class TrainingSummary:
     final_loss: float | None
     tokens_per_second: float
     peak_memory_mib: int
-
-
-def default_learning_rate(methods: Sequence[Method]) -> float:
-    """Returns the learning rate for the kind of tuning: adapters take about ten times that of full fine-tuning."""
-    return ADAPTER_RATE if any("the adapter" in method.claims for method in methods) else FULL_RATE
 
 
 @quiet_transformers()

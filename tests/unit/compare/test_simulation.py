@@ -41,7 +41,7 @@ def judge(lost: Counts, gained: Counts, *, size: int = TASK_SIZE) -> tuple[NDArr
     sizes = np.array([size] * NUM_TASKS + [size * NUM_TASKS])
     adjusted = np.array([holm(p) for p in binomial_tail(lost, lost + gained, 0.5)])
     is_kept = tango_upper(lost, gained, sizes, quantile=normal_quantile(1.0 - ALPHA)) < MARGIN
-    fails = ((adjusted <= ALPHA) & ~is_kept).any(axis=1)
+    fails: NDArray[np.bool_] = np.any((adjusted <= ALPHA) & ~is_kept, axis=1)
     return fails, ~fails & is_kept[:, -1]
 
 
@@ -190,7 +190,9 @@ def test_the_promised_drop_of_graded_and_clustered_scores_is_detected(size: int,
     for _ in range(50):
         counts = flip_counts(*graded_flips(rng, size, flip=flip, cluster=cluster))
         assert counts is not None
-        drops.append(min_detectable_drop(counts, level=ALPHA))
+        drop = min_detectable_drop(counts, level=ALPHA)
+        assert drop is not None
+        drops.append(drop)
     turned = float(np.median(drops)) / 2 / 0.625 / flip  # share of gains turned into losses for that mean drop
     hits = 0
     for _ in range(trials):

@@ -6,6 +6,7 @@ from statsmodels.stats.multitest import multipletests
 
 from forgetless.compare.distributions import binomial_mass, binomial_tail, normal_quantile, t_quantile
 from forgetless.compare.statistics import (
+    Alternative,
     Transitions,
     chance_adjusted,
     cluster_sums,
@@ -47,7 +48,7 @@ def test_sign_flip_of_zero_one_scores_is_mcnemar() -> None:
 
 
 @pytest.mark.parametrize("ours", ["loss", "two-sided"])
-def test_exact_sign_flip_equals_scipy(ours: str) -> None:
+def test_exact_sign_flip_equals_scipy(ours: Alternative) -> None:
     differences = np.random.default_rng(3).normal(-0.2, 0.5, size=11)
     reference = stats.permutation_test(
         (differences,),

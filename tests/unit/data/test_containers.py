@@ -8,6 +8,8 @@ import json
 import subprocess
 import sys
 import types
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -22,14 +24,14 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
 LINE = '{"question": "Q", "answer": "A"}\n'
 
 
-def write_csv(path, delimiter):
+def write_csv(path: Path, delimiter: str) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["question", "answer"], delimiter=delimiter)
         writer.writeheader()
         writer.writerows(ROWS)
 
 
-def save_arrow(directory, rows):
+def save_arrow(directory: Path, rows: list[dict[str, Any]]) -> None:
     """What `datasets.Dataset.save_to_disk` leaves."""
     directory.mkdir(parents=True)
     table = pa.Table.from_pylist(rows)
@@ -38,7 +40,7 @@ def save_arrow(directory, rows):
     (directory / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
 
 
-def write_container(path):
+def write_container(path: Path) -> None:
     """Writes ROWS as the name of `path` says."""
     if not path.suffix:
         save_arrow(path, ROWS)
@@ -51,13 +53,13 @@ def write_container(path):
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.ndjson", "d.json", "d.csv", "d.tsv", "d.parquet", "saved"])
-def test_containers_agree(tmp_path, name):
+def test_containers_agree(tmp_path: Path, name: str) -> None:
     write_container(tmp_path / name)
     assert [(e.prompt_text, e.answer_text) for e in read_examples(tmp_path / name)] == [tuple(r.values()) for r in ROWS]
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.json", "d.csv", "d.tsv"])
-def test_text_containers_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path, name):
+def test_text_containers_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path: Path, name: str) -> None:
     write_container(tmp_path / name)
     known = read_examples(tmp_path / name)
     marked = b"\xef\xbb\xbf" + (tmp_path / name).read_bytes()
@@ -68,25 +70,25 @@ def test_text_containers_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path, na
 
 
 @pytest.mark.parametrize("document", [{"version": 1, "data": ROWS}, {"train": ROWS, "test": []}])
-def test_json_lists_may_stand_under_data_or_train(tmp_path, document):
+def test_json_lists_may_stand_under_data_or_train(tmp_path: Path, document: dict[str, Any]) -> None:
     path = tmp_path / "d.json"
     path.write_text(json.dumps(document))
     assert len(read_examples(path)) == 2
 
 
-def test_json_lines_may_be_named_json(tmp_path):
+def test_json_lines_may_be_named_json(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     path.write_text(LINES, encoding="utf-8")
     assert len(read_examples(path)) == 2
 
 
-def test_blank_lines_windows_line_ends_and_a_missing_last_line_end_do_no_harm(tmp_path):
+def test_blank_lines_windows_line_ends_and_a_missing_last_line_end_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_bytes(b"\r\n" + LINE.replace("\n", "\r\n").encode() + b"  \n" + LINE.strip().encode())
     assert len(read_examples(path)) == 2
 
 
-def test_saved_dictionaries_give_their_train_split(tmp_path):
+def test_saved_dictionaries_give_their_train_split(tmp_path: Path) -> None:
     for split, rows in (("train", ROWS), ("test", ROWS[:1])):
         save_arrow(tmp_path / "saved" / split, rows)
     (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
@@ -94,7 +96,7 @@ def test_saved_dictionaries_give_their_train_split(tmp_path):
     assert len(read_examples(tmp_path / "saved" / "test")) == 1
 
 
-def test_conversations_come_out_of_parquet(tmp_path):
+def test_conversations_come_out_of_parquet(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
     pq.write_table(pa.Table.from_pylist([{"messages": messages, "id": 1}] * 3), tmp_path / "d.parquet")
     examples = read_examples(tmp_path / "d.parquet")
@@ -103,7 +105,7 @@ def test_conversations_come_out_of_parquet(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.json", "d.csv", "d.parquet", "saved"])
-def test_reading_leaves_no_trace(tmp_path, name, monkeypatch):
+def test_reading_leaves_no_trace(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name
     write_container(path)
     monkeypatch.setitem(sys.modules, "datasets", types.ModuleType("datasets"))
@@ -180,7 +182,9 @@ def test_reading_leaves_no_trace(tmp_path, name, monkeypatch):
         ("d.parquet.gz", b"", None, r"extension '\.gz' is none of"),
     ],
 )
-def test_damaged_files_are_named_with_line_and_way_out(tmp_path, name, content, line, message):
+def test_damaged_files_are_named_with_line_and_way_out(
+    tmp_path: Path, name: str, content: str | bytes, line: int | None, message: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message) as caught:
@@ -190,7 +194,9 @@ def test_damaged_files_are_named_with_line_and_way_out(tmp_path, name, content, 
 
 
 @pytest.mark.parametrize(("name", "counts"), [("d.json", "item"), ("d.parquet", "row"), ("saved", "row")])
-def test_faults_in_rows_say_what_is_counted(tmp_path, name, counts, monkeypatch):
+def test_faults_in_rows_say_what_is_counted(
+    tmp_path: Path, name: str, counts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules[__name__], "ROWS", [ROWS[0], {"question": "Q", "answer": None}])
     write_container(tmp_path / name)
     with pytest.raises(DataError, match=rf"field 'answer': is null.* \({counts} 2\)$") as caught:
@@ -198,14 +204,14 @@ def test_faults_in_rows_say_what_is_counted(tmp_path, name, counts, monkeypatch)
     assert caught.value.line == 2
 
 
-def test_rows_of_csv_are_named_by_their_first_line(tmp_path):
+def test_rows_of_csv_are_named_by_their_first_line(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text('question,answer\n"a\nb\nc",A\nQ,"  "\n')
     with pytest.raises(DataError, match="line 5, field 'answer': is empty"):
         read_examples(path)
 
 
-def test_parquet_that_is_cut_off_or_without_rows(tmp_path):
+def test_parquet_that_is_cut_off_or_without_rows(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     pq.write_table(pa.Table.from_pylist(ROWS), path)
     path.write_bytes(path.read_bytes()[:-30])
@@ -219,7 +225,7 @@ def test_parquet_that_is_cut_off_or_without_rows(tmp_path):
         read_examples(path)
 
 
-def test_directories_that_are_no_data_set(tmp_path):
+def test_directories_that_are_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not one that datasets saved"):
         read_examples(tmp_path)
     (tmp_path / "train.jsonl").write_text(LINE)
@@ -230,13 +236,13 @@ def test_directories_that_are_no_data_set(tmp_path):
         read_examples(tmp_path)
 
 
-def test_saved_directories_without_rows(tmp_path):
+def test_saved_directories_without_rows(tmp_path: Path) -> None:
     save_arrow(tmp_path / "saved", [])
     with pytest.raises(DataError, match="has columns but no rows"):
         read_examples(tmp_path / "saved")
 
 
-def test_the_advice_for_a_wrong_encoding_works(tmp_path):
+def test_the_advice_for_a_wrong_encoding_works(tmp_path: Path) -> None:
     path = tmp_path / "my data.jsonl"
     path.write_bytes('{"text": "été"}\n'.encode("latin-1"))
     with pytest.raises(DataError, match="convert it: ") as caught:
@@ -249,14 +255,14 @@ def test_the_advice_for_a_wrong_encoding_works(tmp_path):
     ("state", "message"),
     [("{}", "does not list the Arrow files"), ("[]", "is not a JSON object"), ("{", "is not JSON")],
 )
-def test_saved_directories_with_a_damaged_state(tmp_path, state, message):
+def test_saved_directories_with_a_damaged_state(tmp_path: Path, state: str, message: str) -> None:
     save_arrow(tmp_path / "saved", ROWS)
     (tmp_path / "saved" / "state.json").write_text(state)
     with pytest.raises(DataError, match=message):
         read_examples(tmp_path / "saved")
 
 
-def test_saved_directories_with_damaged_arrow_files(tmp_path):
+def test_saved_directories_with_damaged_arrow_files(tmp_path: Path) -> None:
     save_arrow(tmp_path / "saved", ROWS)
     arrow = tmp_path / "saved" / "data-00000-of-00001.arrow"
     arrow.write_bytes(b"damaged " * 100)
@@ -267,7 +273,7 @@ def test_saved_directories_with_damaged_arrow_files(tmp_path):
         read_examples(tmp_path / "saved")
 
 
-def test_a_missing_file_and_a_name_of_the_hub(tmp_path):
+def test_a_missing_file_and_a_name_of_the_hub(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no such file$"):
         read_examples(tmp_path / "absent.jsonl")
     with pytest.raises(DataError, match=r"load_dataset\('someone/some_set'\)"):

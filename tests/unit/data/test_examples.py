@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -24,17 +26,18 @@ USER, ANSWER = Message("user", "2 + 2?"), Message("assistant", "4")
         (lambda: Message("asistant", "4"), "role 'asistant' is unknown; did you mean 'assistant'"),
     ],
 )
-def test_refuses_what_cannot_be_trained_on(make, message):
+def test_refuses_what_cannot_be_trained_on(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ExampleError, match=message):
         make()
 
 
-def test_is_frozen():
+def test_is_frozen() -> None:
+    example: Any = Example(text="a")
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Example(text="a").text = "b"
+        example.text = "b"
 
 
-def test_shows_prompt_and_answer():
+def test_shows_prompt_and_answer() -> None:
     single = Example((USER, ANSWER))
     assert (single.prompt_text, single.answer_text) == ("2 + 2?", "4")
     longer = Example(
@@ -46,14 +49,14 @@ def test_shows_prompt_and_answer():
     assert (plain.prompt_text, plain.answer_text) == ("", "Once upon a time.")
 
 
-def test_supervised_texts_are_the_answers_after_the_context():
+def test_supervised_texts_are_the_answers_after_the_context() -> None:
     turns = (USER, ANSWER, Message("user", "3 + 3?"), Message("assistant", "6"))
     assert Example(turns).supervised_texts == ("4", "6")
     assert Example(turns, supervised_from=2).supervised_texts == ("6",)
     assert Example(text="a b").supervised_texts == ("a b",)
 
 
-def test_fingerprint_depends_on_content_and_order_only():
+def test_fingerprint_depends_on_content_and_order_only() -> None:
     first, second = Example((USER, ANSWER)), Example(text="a")
     known = fingerprint_examples([first, second])
     assert len(known) == 64
@@ -66,20 +69,20 @@ def test_fingerprint_depends_on_content_and_order_only():
     assert fingerprint_examples([Example(context, supervised_from=2)]) != fingerprint_examples([Example(context)])
 
 
-def test_fingerprint_tells_apart_what_joins_to_the_same_text():
+def test_fingerprint_tells_apart_what_joins_to_the_same_text() -> None:
     one = Example((Message("user", "ab"), Message("assistant", "c")))
     other = Example((Message("user", "a"), Message("assistant", "bc")))
     assert fingerprint_examples([one]) != fingerprint_examples([other])
     assert fingerprint_examples([Example(text="a"), Example(text="b")]) != fingerprint_examples([Example(text="a\nb")])
 
 
-def test_fingerprint_is_stable_across_versions():
+def test_fingerprint_is_stable_across_versions() -> None:
     assert fingerprint_examples([Example((USER, ANSWER)), Example(text="é")]) == (
         "aa5626ced8a6813a59dc788af187a383d65ec281adcb73b6281f57c29369e33d"
     )
 
 
-def test_duplicates_are_counted_whatever_their_origin():
+def test_duplicates_are_counted_whatever_their_origin() -> None:
     examples = [Example(text="a"), Example(text="a", origin="general"), Example(text="b"), Example(text="a")]
     assert count_duplicates(examples) == 2
     assert count_duplicates([]) == 0

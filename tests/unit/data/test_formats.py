@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from forgetless.data.examples import Example, Message
@@ -14,7 +16,7 @@ TURNS = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 CHAT = {"messages": TURNS}
 
 
-def turns(*pairs):
+def turns(*pairs: tuple[str, str | None]) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in pairs]}
 
 
@@ -33,20 +35,20 @@ def turns(*pairs):
         {"instruction": "Q", "input": None, "output": "A", "system": None},
     ],
 )
-def test_formats_of_one_question_and_answer(row):
+def test_formats_of_one_question_and_answer(row: dict[str, Any]) -> None:
     assert examples_from_rows([row]) == [Example(PAIR)]
 
 
-def test_input_stands_below_the_instruction():
+def test_input_stands_below_the_instruction() -> None:
     [example] = examples_from_rows([{"instruction": "Sum up.", "input": "A long text.", "output": "A."}])
     assert example.prompt_text == "Sum up.\n\nA long text."
 
 
-def test_text_stays_as_it_is():
+def test_text_stays_as_it_is() -> None:
     assert examples_from_rows([{"text": " a\n"}]) == [Example(text=" a\n")]
 
 
-def test_white_space_of_answers_is_kept():
+def test_white_space_of_answers_is_kept() -> None:
     [example] = examples_from_rows([{"prompt": "Q", "completion": " A\n"}])
     assert example.answer_text == " A\n"
 
@@ -67,17 +69,17 @@ def test_white_space_of_answers_is_kept():
         {"system": "S", **turns(("system", "S"), ("user", "Q"), ("assistant", "A"))},
     ],
 )
-def test_system_comes_first(row):
+def test_system_comes_first(row: dict[str, Any]) -> None:
     assert examples_from_rows([row]) == [Example((SYSTEM, *PAIR))]
 
 
-def test_tool_turns_may_be_empty_and_sharegpt_names_them_otherwise():
+def test_tool_turns_may_be_empty_and_sharegpt_names_them_otherwise() -> None:
     values = [("human", "Q"), ("gpt", "call"), ("observation", ""), ("gpt", "A")]
     [example] = examples_from_rows([{"conversations": [{"from": who, "value": what} for who, what in values]}])
     assert [message.role for message in example.messages] == ["user", "assistant", "tool", "assistant"]
 
 
-def test_assistant_turns_of_a_conversational_prompt_carry_no_loss():
+def test_assistant_turns_of_a_conversational_prompt_carry_no_loss() -> None:
     prompt = [*TURNS, {"role": "user", "content": "Q2"}]
     [example] = examples_from_rows(
         [{"prompt": prompt, "completion": [{"role": "assistant", "content": "A2"}], "system": "S"}]
@@ -86,20 +88,20 @@ def test_assistant_turns_of_a_conversational_prompt_carry_no_loss():
     assert example.supervised_texts == ("A2",)
 
 
-def test_the_first_known_format_wins_and_other_columns_become_metadata():
+def test_the_first_known_format_wins_and_other_columns_become_metadata() -> None:
     row = {"instruction": "Q", "output": "A", "text": "### Q ### A", "id": 7, "note": None}
     [example] = examples_from_rows([row])
     assert example.messages == PAIR
     assert example.metadata == {"text": "### Q ### A", "id": 7}
 
 
-def test_origin_is_the_callers_even_beside_a_column_of_that_name():
+def test_origin_is_the_callers_even_beside_a_column_of_that_name() -> None:
     [example] = examples_from_rows([{"text": "a", "origin": "Norway"}], origin="general")
     assert example.origin == "general"
     assert example.metadata == {"origin": "Norway"}
 
 
-def test_a_column_named_schema_alone_makes_no_mixture():
+def test_a_column_named_schema_alone_makes_no_mixture() -> None:
     [example] = examples_from_rows([{"schema": 2, "text": "SELECT"}])
     assert example.metadata == {"schema": 2}
 
@@ -145,7 +147,7 @@ def test_a_column_named_schema_alone_makes_no_mixture():
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0]", "only text"),
     ],
 )  # fmt: skip
-def test_faults_are_named_with_row_and_field(row, field, message):
+def test_faults_are_named_with_row_and_field(row: dict[str, Any], field: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         examples_from_rows([row])
     assert (caught.value.line, caught.value.field) == (1, field)
@@ -166,13 +168,13 @@ def test_faults_are_named_with_row_and_field(row, field, message):
         ),
     ],
 )
-def test_mixed_formats_are_refused(rows, message):
+def test_mixed_formats_are_refused(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(DataError, match="mixed formats: " + message):
         examples_from_rows(rows)
 
 
 @pytest.mark.parametrize("bad", [{"question": "Q", "text": "t"}, {"question": "Q"}, {"id": 3}])
-def test_a_lost_field_is_no_change_of_format(bad):
+def test_a_lost_field_is_no_change_of_format(bad: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"is missing; row 1 made this file question \+ answer") as caught:
         examples_from_rows([{"question": "Q", "answer": "A", "text": "t"}, bad])
     assert caught.value.line == 2
