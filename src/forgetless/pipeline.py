@@ -404,6 +404,11 @@ def _fit(
     for method in job.methods:
         model = method.prepare_model(model, context)
     trainable = count_parameters(model)[1]
+    if not trainable:
+        raise ConfigError(
+            f"nothing of model {config.model!r} can be trained (an adapter is loaded frozen): merge it into its base "
+            "with peft's merge_and_unload and tune that"
+        )
     trained, summary = train_model(
         model,
         loaded.tokenizer,

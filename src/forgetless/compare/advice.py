@@ -83,15 +83,11 @@ def _after_loss(rows: Sequence[Row], *, checks: Sequence[CheckResult], recipe: _
         what = "general skills" if worst.task == "pooled" else worst.task
         advice.append(f"To win back {what} ({_amount(worst)}), {_gentler(recipe)}")
         if not recipe.methods or "replay" not in recipe.methods:
-            source = "general" if recipe.has_general else "self"
-            advice.append(
-                f"Add `replay: {{share: 0.1, source: {source}}}` to the methods"
-                + ("." if recipe.has_general else ", whose examples the base model writes itself.")
-            )
+            data = "" if recipe.has_general else ", and name general examples with data.general (--general FILE)"
+            advice.append(f"Add `replay: {{share: 0.1}}` to the methods{data}.")
         else:
             names = name_some([row.task for row in fallen if row.task != "pooled"]) or "the tasks that fell"
             advice.append(f"Raise the share of `replay`, with examples that resemble {names}.")
-        advice.append("Or save this model: `forgetless repair BASE TUNED --out DIR` looks for a blend that fits.")
     lost = [check.name for check in checks if check.base_passed and not check.tuned_passed]
     if lost:
         advice.append(

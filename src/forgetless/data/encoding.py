@@ -40,10 +40,11 @@ class Encoded:
 def render_prompt(messages: Sequence[Message], tokenizer: Any) -> str:
     """Returns the text after which the assistant's next answer starts, through the model's own chat template.
 
-    A model without a chat template gets the contents of the messages, one a line.
+    A model without a chat template gets the contents of the messages, one a line, each answer with its end token.
     """
     if tokenizer.chat_template is None:
-        return "".join(f"{message.content}\n" for message in messages)
+        ends = {"assistant": tokenizer.eos_token or ""}
+        return "".join(f"{message.content}{ends.get(message.role, '')}\n" for message in messages)
     return _apply_template(messages, tokenizer, add_generation_prompt=True)
 
 
@@ -102,8 +103,9 @@ def encode_example(example: Example, tokenizer: Any, *, max_tokens: int | None =
     """
     input_ids: list[int] = []
     labels: list[int] = []
+    is_plain = example.text is not None or tokenizer.chat_template is None
     for text, is_learned in _pieces(example, tokenizer):
-        ids = tokenize(text, tokenizer, is_start=example.text is not None and not input_ids)
+        ids = tokenize(text, tokenizer, is_start=is_plain and not input_ids)
         input_ids += ids
         labels += ids if is_learned else [IGNORED] * len(ids)
     if example.text is not None and tokenizer.eos_token_id is not None:

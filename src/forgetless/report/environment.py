@@ -104,6 +104,7 @@ def environment() -> jinja2.Environment:
     )
     env.filters |= {
         "figure": wording.figure,
+        "bound": wording.bound,
         "quantity": wording.quantity,
         "unit_word": wording.unit_word,
         "p_value": wording.p_value,

@@ -201,7 +201,7 @@ def _forest_layout(rows: Sequence[Row], comparison: Comparison, *, num_pooled: i
         notes.append(_line_note(margin, f"margin {shown}", anchor=anchor, colour="@forgot"))
     return _layout(
         height=96 + ROW_HEIGHT * len(rows),
-        margin={"l": 8, "r": 12, "t": 28, "b": 52},
+        margin={"l": 8, "r": 72, "t": 28, "b": 52},
         xaxis=_axis(title=f"delta, {unit_word(unit)}", range=[min(edges) - pad, max(edges) + pad]),
         yaxis=_axis(
             tickvals=list(range(len(rows))),

@@ -78,6 +78,14 @@ def figure(value: float | None, unit: Unit, *, signed: bool = False) -> str:
     return f"{sign}{abs(rounded):.{decimals}f}"
 
 
+def bound(value: float | None) -> float | None:
+    """Rounds an upper bound up to the decimals that are shown, so that the sentence stays true."""
+    if value is None or not math.isfinite(value):
+        return None
+    steps = 1000  # a tenth of a point, or a thousandth of a nat
+    return math.ceil(value * steps - 1e-9) / steps
+
+
 def unit_word(unit: Unit) -> str:
     """Returns what follows a figure: `points` or `nats per token`."""
     return "points" if unit is Unit.GRADE else "nats per token"
@@ -166,7 +174,7 @@ def headline(comparison: Comparison) -> str:
         return "Too little was measured to judge what was kept."
     return (
         f"Nothing is shown to be forgotten, yet a drop of more than {margin} is not ruled out: "
-        f"the samples allow one of {quantity(pooled.forgetting_upper, pooled.unit)} {evidence}."
+        f"the samples allow one of {quantity(bound(pooled.forgetting_upper), pooled.unit)} {evidence}."
     )
 
 
@@ -202,7 +210,7 @@ def retention_sentence(comparison: Comparison) -> str:
         return "No general task was measured on both sides."
     return (
         f"{change_sentence(pooled, comparison.alpha)}; forgetting is at most "
-        f"{quantity(pooled.forgetting_upper, pooled.unit)} (one-sided {confidence(comparison.alpha)}), "
+        f"{quantity(bound(pooled.forgetting_upper), pooled.unit)} (one-sided {confidence(comparison.alpha)}), "
         f"the margin is {quantity(margin_of(pooled, comparison), pooled.unit)}"
     )
 
