@@ -1,0 +1,109 @@
+"""Scores of lm-evaluation-harness and of run directories, read for a comparison."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetless.compare.comparison import compare
+from forgetless.compare.sources import read_any_scores
+from forgetless.errors import DataError
+from forgetless.records import SampleScore, Verdict, write_scores
+
+TIME = "2026-11-20T10-00-00.000001"
+
+
+def sample(doc_id: int, **values: Any) -> dict[str, Any]:
+    """A line as lm-evaluation-harness 0.4 writes it."""
+    return {
+        "doc_id": doc_id,
+        "doc_hash": sha256(str(doc_id).encode()).hexdigest(),
+        "target": "B",
+        "filter": "none",
+        "arguments": {"gen_args_0": {"arg_0": f"Question {doc_id}", "arg_1": " A"}},
+        "resps": [[["-1.0", "False"]]] * 4,
+        "metrics": ["acc", "acc_norm"],
+        "acc": 1.0,
+        "acc_norm": 0.0,
+        **values,
+    }
+
+
+def write(directory: Path, lines: list[dict[str, Any]], *, task: str = "arc_easy", time: str = TIME) -> Path:
+    model = directory / "some__model"
+    model.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (model / f"samples_{task}_{time}.jsonl").write_text(text, encoding="utf-8")
+    return directory
+
+
+def test_samples_become_scores(tmp_path: Path) -> None:
+    scores = read_any_scores(write(tmp_path, [sample(0), sample(1, acc=0.0)]))
+    assert [(s.task, s.sample_id, s.score, s.chance, s.origin) for s in scores] == [
+        ("arc_easy", "0", 1.0, 0.25, "lm_eval"),
+        ("arc_easy", "1", 0.0, 0.25, "lm_eval"),
+    ]
+    assert scores[0].details["prompt"] == "Question 0"
+
+
+def test_a_metric_can_be_chosen(tmp_path: Path) -> None:
+    write(tmp_path, [sample(0)])
+    assert read_any_scores(tmp_path, metric="acc_norm")[0].score == 0.0
+    with pytest.raises(DataError, match="metric 'bleu' is not a grade"):
+        read_any_scores(tmp_path, metric="bleu")
+
+
+def test_generated_answers_have_no_chance_level(tmp_path: Path) -> None:
+    line = sample(0, metrics=["exact_match"], exact_match=1.0, resps=[["42"]])
+    assert read_any_scores(write(tmp_path, [line], task="gsm8k"))[0].chance == 0.0
+
+
+def test_the_first_filter_is_compared(tmp_path: Path) -> None:
+    lines = [sample(0, filter="strict", acc=0.0), sample(0, filter="flexible")]
+    assert [s.score for s in read_any_scores(write(tmp_path, lines))] == [0.0]
+
+
+def test_the_newest_file_of_each_task_counts(tmp_path: Path) -> None:
+    write(tmp_path, [sample(0, acc=0.0)], time="2026-11-19T10-00-00.000001")
+    write(tmp_path, [sample(0)])
+    write(tmp_path, [sample(0)], task="arc_challenge_2026")
+    assert [(s.task, s.score) for s in read_any_scores(tmp_path)] == [("arc_challenge_2026", 1.0), ("arc_easy", 1.0)]
+
+
+def test_different_documents_under_one_id_are_a_problem(tmp_path: Path) -> None:
+    base = read_any_scores(write(tmp_path / "a", [sample(n) for n in range(50)]))
+    other = [sample(n, doc_hash="f" * 64) for n in range(9)] + [sample(n) for n in range(9, 50)]
+    tuned = read_any_scores(write(tmp_path / "b", other))
+    comparison = compare(base, tuned)
+    assert comparison.verdict is not Verdict.PASS
+    assert any("arc_easy" in problem for problem in comparison.problems)
+
+
+def test_a_run_directory_gives_the_wanted_side(tmp_path: Path) -> None:
+    write_scores(tmp_path / "base.scores.jsonl", [SampleScore("a", "1", 1.0)])
+    write_scores(tmp_path / "tuned.scores.jsonl", [SampleScore("a", "1", 0.0)])
+    assert read_any_scores(tmp_path, side="base")[0].score == 1.0
+    assert read_any_scores(tmp_path)[0].score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"doc_id": 0, "metr', "line 1: is not JSON"),
+        ('{"question": 1}', "no doc_id"),
+        ('{"doc_id": 0, "metrics": ["word_perplexity"], "word_perplexity": [-3.0, 5]}', "none of its metrics"),
+    ],
+)
+def test_what_cannot_be_read_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / f"samples_x_{TIME}.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_any_scores(tmp_path)
+
+
+def test_an_empty_directory_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--log_samples"):
+        read_any_scores(tmp_path)

@@ -1,0 +1,68 @@
+"""The documentation agrees with the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import forgetless
+from forgetless.cli import app
+from forgetless.config import load_config
+from forgetless.methods import METHODS
+from forgetless.records import Status
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_the_config_reference_is_made_from_the_config() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "write_reference.py"))["config_reference"]()
+    assert (ROOT / "docs" / "reference" / "config.md").read_text(encoding="utf-8") == made
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_pages_exist_with_their_flags(page: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for name, rest in re.findall(r"(?:^|[ `/])forgetless ([a-z]+)\b([^`\n;#]*)", text):
+        if name not in commands:
+            assert name not in {"repair", "check", "advise", "frontier", "lesson"}, f"{page}: {name} is not built yet"
+            continue
+        known = {flag for parameter in commands[name].params for flag in parameter.opts}
+        assert set(re.findall(r"(?<= )--[a-z-]+", rest)) <= known, f"{page}: forgetless {name}{rest}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_python_in_the_readme_uses_public_names() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "forgetless":
+                assert node.attr in forgetless.__all__
+
+
+def test_every_method_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert all(f"methods/{name}.md" in index for name in METHODS)
+
+
+def test_every_retention_status_is_explained() -> None:
+    text = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
+    assert all(status.value in text for status in Status if not status.value.endswith("LEARNED"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: path.name)
+def test_example_configs_are_configs(path: Path) -> None:
+    config = load_config(path)
+    assert config.data.train is not None
+    assert (ROOT / config.data.train).is_file()
