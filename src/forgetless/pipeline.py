@@ -3,97 +3,25 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
-import platform
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from forgetless.config import Config, load_config, parse_config
-from forgetless.data.examples import Example, content_key
-from forgetless.data.sources import fingerprint_examples, read_examples, write_examples
-from forgetless.errors import ConfigError, DataError, RunError
-from forgetless.methods import METHODS
-from forgetless.methods.base import Context, Method, build_method, refuse_conflicts
+from forgetless.config import Config
+from forgetless.data.examples import Example
+from forgetless.data.sources import write_examples
+from forgetless.errors import ConfigError, RunError
+from forgetless.job import Job, plan
+from forgetless.methods.base import Context
+from forgetless.progress import Reporter, Silent
 from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
-from forgetless.rundir import RunDirectory, refuse_foreign_file
-from forgetless.tasks.base import Task, fingerprint_suite, load_suite
+from forgetless.rundir import RunDirectory, library_versions, refuse_foreign_file, version
+from forgetless.tasks.base import load_suite
 
 if TYPE_CHECKING:
     from forgetless.models import LoadedModel
-
-# Adapters take about ten times the rate of full fine-tuning. Starting points, not guarantees.
-ADAPTER_RATE = 2e-4
-FULL_RATE = 1e-5
-LARGEST_HELD_OUT = 200  # examples that are held out of the training file where no test file is named
-
-
-class Reporter(Protocol):
-    """Where a run tells how far it is."""
-
-    def note(self, text: str) -> None:
-        """Shows one line."""
-
-    @contextmanager
-    def task(self, title: str) -> Iterator[Any]:
-        """Shows a step; yields a callable that takes (work done, work in all)."""
-        yield
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def note(self, text: str) -> None:
-        pass
-
-    @contextmanager
-    def task(self, title: str) -> Iterator[Any]:
-        yield lambda done, total: None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run that has been checked: everything that can be refused has been, before a model is loaded.
-
-    Attributes:
-        config: The config.
-        methods: Its methods, in order.
-        learning_rate: The one that will be used.
-        domain: Training examples.
-        test: Held-out examples.
-        general: General examples.
-        suite: Retention tasks.
-        warnings: What the user should know of the data.
-    """
-
-    config: Config
-    methods: Sequence[Method]
-    learning_rate: float
-    domain: Sequence[Example]
-    test: Sequence[Example]
-    general: Sequence[Example]
-    suite: Sequence[Task]
-    warnings: list[str] = field(default_factory=list)
-
-    def fingerprints(self) -> dict[str, str]:
-        """Returns what the job depends on, by content."""
-        return {
-            "train": fingerprint_examples(self.domain),
-            "test": fingerprint_examples(self.test),
-            "general": fingerprint_examples(self.general),
-            "suite": fingerprint_suite(self.suite),
-        }
-
-    @property
-    def identity(self) -> str:
-        """Fingerprint of config and data: two runs of the same identity do the same."""
-        content = [self.config.model_dump(mode="json"), self.fingerprints()]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -107,82 +35,6 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         return self.comparison.verdict.exit_code
-
-
-def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
-    """Reads and checks everything that a run needs but the model.
-
-    Args:
-        config: A config, a mapping like its YAML, or the path of one.
-
-    Returns:
-        The job, with its data and its suite in memory.
-
-    Raises:
-        ConfigError: A setting can't be used, or methods conflict.
-        DataError: A data file can't be read.
-    """
-    config = as_config(config)
-    methods = [build_method(METHODS.load, spec) for spec in config.methods]
-    refuse_conflicts(methods)
-    micro = config.training.micro_batch_size
-    if micro is not None and config.training.batch_size % micro:
-        raise ConfigError(f"training.micro_batch_size {micro} does not divide batch_size {config.training.batch_size}")
-    directories = [] if config.evaluation.tasks_dir is None else [config.evaluation.tasks_dir]
-    suite = load_suite(config.evaluation.suite, directories)
-    domain, test, notes = _read_data(config)
-    general = [] if config.data.general is None else read_examples(config.data.general, origin="general")
-    context = Context(seed=config.seed, general=general, max_tokens=config.training.max_tokens)
-    for method in methods:
-        method.check(context)
-    return Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes)
-
-
-def as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:
-    """Returns a config from a config, a mapping, or the path of a YAML file."""
-    if isinstance(config, Config):
-        return config
-    return parse_config(config) if isinstance(config, Mapping) else load_config(Path(config))
-
-
-def _learning_rate(config: Config, methods: Sequence[Method]) -> float:
-    """Returns the learning rate of the config, or the default for the kind of tuning."""
-    if config.training.learning_rate is not None:
-        return config.training.learning_rate
-    return ADAPTER_RATE if any("the adapter" in method.claims for method in methods) else FULL_RATE
-
-
-def _read_data(config: Config) -> tuple[list[Example], list[Example], list[str]]:
-    """Returns training examples, held-out examples, and what is to be said of them."""
-    if config.data.train is None:
-        raise ConfigError("no training data: name a file with data.train (--data FILE)")
-    notes: list[str] = []
-    domain = read_examples(config.data.train)
-    if config.data.test is None:
-        if len(domain) < 2:
-            raise DataError(
-                "one example can't be trained on and held out at once: add some, or data.test", path=config.data.train
-            )
-        shuffled = read_examples(config.data.train, limit=len(domain), seed=config.seed)
-        num_held_out = min(max(1, round(len(domain) / 10)), LARGEST_HELD_OUT)
-        test, domain = shuffled[:num_held_out], shuffled[num_held_out:]
-        notes.append(f"no data.test: {num_held_out} of {len(shuffled)} examples are held out")
-    else:
-        test = read_examples(config.data.test)
-    if config.data.max_test_examples is not None and len(test) > config.data.max_test_examples:
-        test = _draw(test, config.data.max_test_examples, config.seed)
-    shared = {content_key(example) for example in domain} & {content_key(example) for example in test}
-    if shared:
-        notes.append(f"{len(shared)} held-out examples are in the training data too: the target scores flatter")
-    if config.data.max_examples is not None and len(domain) > config.data.max_examples:
-        domain = _draw(domain, config.data.max_examples, config.seed)
-    return domain, test, notes
-
-
-def _draw(examples: Sequence[Example], num: int, seed: int) -> list[Example]:
-    import numpy as np
-
-    return [examples[index] for index in np.random.default_rng(seed).permutation(len(examples))[:num]]
 
 
 def run(
@@ -291,14 +143,14 @@ def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> Loaded
     if directory.is_done("base", directory.scores("base")):
         return None
     loaded = _load(job, job.config.model, reporter)
-    from forgetless.models import count_parameters
+    from forgetless.models import count_parameters, hub_id
 
-    directory.update(
-        {
-            "model": {"name": job.config.model, "num_parameters": count_parameters(loaded.model)[0]},
-            "device": str(loaded.device),
-        }
-    )
+    facts = {
+        "name": job.config.model,
+        "hub_id": hub_id(job.config.model),
+        "num_parameters": count_parameters(loaded.model)[0],
+    }
+    directory.update({"model": facts, "device": str(loaded.device)})
     _score_stage(job, directory, reporter, "base", loaded)
     return loaded
 
@@ -497,16 +349,30 @@ def build_pages(directory: Path) -> list[Path]:
 
 
 def compare_files(
-    base: Path, tuned: Path, *, margin: float, alpha: float, out: Path | None, cross_entropy_margin: float = 0.05
+    base: Path,
+    tuned: Path,
+    *,
+    margin: float = 0.03,
+    alpha: float = 0.05,
+    cross_entropy_margin: float = 0.05,
+    metric: str | None = None,
+    out: Path | None = None,
 ) -> Comparison:
-    """Compares two score files; with `out`, writes comparison.json there."""
+    """Compares scores that lie on disk; with `out`, writes comparison.json and copies of the scores there."""
     from forgetless.compare.comparison import compare
+    from forgetless.compare.sources import read_any_scores
 
+    sides = {
+        "base": read_any_scores(base, side="base", metric=metric),
+        "tuned": read_any_scores(tuned, side="tuned", metric=metric),
+    }
     comparison = compare(
-        read_scores(base), read_scores(tuned), margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin
+        sides["base"], sides["tuned"], margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin
     )
     if out is not None:
         write_comparison(out / "comparison.json", comparison)
+        for side, scores in sides.items():  # so that a report shows the samples that changed
+            _keep(out / f"{side}.scores.jsonl", scores)
     return comparison
 
 
@@ -582,23 +448,3 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def version() -> str:
-    """Returns forgetless's version."""
-    try:
-        return metadata.version("forgetless")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
-
-
-def library_versions() -> dict[str, str]:
-    """Returns the versions that a result may depend on."""
-    names = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy")
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -5,10 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SECONDS_BETWEEN_LINES = 15.0
+
+
+class Reporter(Protocol):
+    """Where a run tells how far it is."""
+
+    def note(self, text: str) -> None:
+        """Shows one line."""
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Any]:
+        """Shows a step; yields a callable that takes (work done, work in all)."""
+        yield
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Any]:
+        yield lambda done, total: None
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,23 @@ def refuse_foreign_file(path: Path) -> None:
         raise ConfigError(f"--out {path} cannot be written ({error.strerror}): choose another") from None
     if opening not in (b"", _OPENING):
         raise ConfigError(f"--out {path} holds something that forgetless didn't write: choose another, or remove it")
+
+
+def version() -> str:
+    """Returns forgetless's version."""
+    try:
+        return metadata.version("forgetless")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions that a result may depend on."""
+    names = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy")
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ from forgetless.tasks.scorers import score_answer
 
 if TYPE_CHECKING:
     from forgetless.models import LoadedModel
+
+# Most tokens of a text or an answer whose cross-entropy is measured; memory grows with their square.
+LONGEST_SCORED = 2048
 
 T = TypeVar("T")
 Sample = Mapping[str, Any]
@@ -106,6 +110,7 @@ def _evaluate_loaded(
     loaded: LoadedModel, tasks: Sequence[Task], options: EvaluationOptions, progress: Progress | None
 ) -> list[SampleScore]:
     from forgetless.evaluate.local import LocalModel
+    from forgetless.models import is_out_of_memory
 
     engine = LocalModel(loaded, row_tokens=options.row_tokens, batch_size=options.batch_size)
     cache = None if options.cache is None else ScoreCache(options.cache, model_key(loaded))
@@ -128,6 +133,10 @@ def _evaluate_loaded(
                         cache.append(task, by_task[task.name])
             if progress is not None:
                 progress(done, total)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError("memory ran out: lower evaluation.batch_size, or shorten the longest samples") from error
     finally:
         loaded.model.train(was_training)
     return [known[task.name][sample["id"]] for task in tasks for sample in task.samples]
@@ -143,8 +152,17 @@ def model_key(loaded: LoadedModel) -> str:
         str(sorted(end_of_turn_ids(loaded.model, loaded.tokenizer))),
         str(next(loaded.model.parameters()).dtype),
         loaded.device.type,
+        _architecture(loaded.model),
     ]
     return hashlib.sha256(":".join(parts).encode()).hexdigest()
+
+
+def _architecture(model: Any) -> str:
+    """Returns what a model computes with its weights (activation, positions, ...), as its config says."""
+    config: Any = getattr(model, "config", None)
+    settings = config.to_dict() if hasattr(config, "to_dict") else {}
+    idle = {"transformers_version", "use_cache"}
+    return json.dumps({k: v for k, v in settings.items() if k[0] != "_" and k not in idle}, sort_keys=True, default=str)
 
 
 def _effort(task: Task, sample: Sample) -> float:
@@ -216,7 +234,8 @@ def _likelihood_request(pair: Pair, tokenizer: Any) -> LikelihoodRequest:
     first = next((place for place in range(1, len(ids)) if labels[place] != IGNORED), None)
     if first is None:
         raise ConfigError(f"task {task.name!r}, sample {sample['id']!r}: nothing of it can be scored")
-    return LikelihoodRequest(ids[:first], [ids[first:]], [[label != IGNORED for label in labels[first:]]])
+    scored = slice(first, first + LONGEST_SCORED)
+    return LikelihoodRequest(ids[:first], [ids[scored]], [[label != IGNORED for label in labels[scored]]])
 
 
 def _reference(task: Task, sample: Sample) -> Example:
