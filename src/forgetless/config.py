@@ -263,10 +263,11 @@ def parse_method_flag(text: str) -> str | dict[str, Any]:
     try:
         if "=" in rest:
             pairs = [pair.partition("=") for pair in rest.split(",")]
-            return {name.strip(): {key.strip(): yaml.safe_load(value) for key, _, value in pairs}}
-        loaded = yaml.safe_load(text)
+            loaded = {name.strip(): {key.strip(): yaml.safe_load(value) for key, _, value in pairs}}
+        else:
+            loaded = yaml.safe_load(text)
     except yaml.YAMLError:
         loaded = None
-    if not isinstance(loaded, dict):
+    if not isinstance(loaded, dict) or not name.strip():
         raise ConfigError(f"--method {text!r} is not of the form lora, lora:rank=8 or 'lora: {{rank: 8}}'")
     return loaded

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -354,6 +355,12 @@ def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
         # Padding is masked wherever it stands, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
+
+
+def num_positions(model: nn.Module) -> int:
+    """Returns how many tokens a model can take, as its config says; a huge number where it doesn't say."""
+    wanted = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return wanted if isinstance(wanted, int) and wanted > 0 else sys.maxsize
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -244,11 +244,12 @@ def _fit(
 ) -> dict[str, Any]:
     """Trains, saves the model, and returns what the manifest says of it."""
     from forgetless.data.encoding import encode_examples
-    from forgetless.models import count_parameters, save_model
+    from forgetless.models import count_parameters, num_positions, save_model
     from forgetless.train.trainer import remove_checkpoints, train_model
 
     config = job.config
-    sequences = encode_examples(mixture, loaded.tokenizer, max_tokens=config.training.max_tokens)
+    longest = min(config.training.max_tokens, num_positions(loaded.model))
+    sequences = encode_examples(mixture, loaded.tokenizer, max_tokens=longest)
     context = Context(
         seed=config.seed, general=job.general, tokenizer=loaded.tokenizer, max_tokens=config.training.max_tokens
     )

@@ -173,12 +173,15 @@ def _effort(task: Task, sample: Sample) -> float:
 
 def _answer(engine: Any, tokenizer: Any, work: Sequence[Pair]) -> Iterator[list[tuple[Pair, SampleScore]]]:
     """Yields graded samples in groups, as they are finished."""
+    from forgetless.models import num_positions
+
     asked = [(task, sample) for task, sample in work if task.spec.kind == "generate"]
     scored = [(task, sample) for task, sample in work if task.spec.kind != "generate"]
-    for group in _groups(engine.score([_likelihood_request(pair, tokenizer) for pair in scored]), 16):
+    longest = num_positions(engine.model)
+    for group in _groups(engine.score([_likelihood_request(pair, tokenizer, longest) for pair in scored]), 16):
         yield [(scored[index], _grade_likelihood(scored[index], result)) for index, result in group]
     for answers in _groups(
-        engine.generate([_generation_request(pair, tokenizer) for pair in asked]), engine.batch_size
+        engine.generate([_generation_request(pair, tokenizer, longest) for pair in asked]), engine.batch_size
     ):
         yield [(asked[index], _grade_answer(asked[index], answer)) for index, answer in answers]
 
@@ -211,10 +214,21 @@ def _prompt_text(task: Task, sample: Sample, tokenizer: Any) -> str:
     return render_prompt(conversation(task, sample), tokenizer) if task.spec.template == "chat" else task.prompt(sample)
 
 
-def _generation_request(pair: Pair, tokenizer: Any) -> GenerationRequest:
+def _generation_request(pair: Pair, tokenizer: Any, longest: int) -> GenerationRequest:
     task, sample = pair
-    prompt = _prompt_text(task, sample, tokenizer)
-    return GenerationRequest(prompt, task.spec.max_tokens, is_start=_starts_plain(task, tokenizer))
+    prompt, is_start = _prompt_text(task, sample, tokenizer), _starts_plain(task, tokenizer)
+    room = longest - len(tokenize(prompt, tokenizer, is_start=is_start))
+    if room < 1:
+        raise _too_long(pair, longest)
+    return GenerationRequest(prompt, min(task.spec.max_tokens, room), is_start=is_start)
+
+
+def _too_long(pair: Pair, longest: int) -> ConfigError:
+    task, sample = pair
+    return ConfigError(
+        f"task {task.name!r}, sample {sample['id']!r}: is longer than the {longest} tokens that the model can take: "
+        "shorten it or leave it out"
+    )
 
 
 def _starts_plain(task: Task, tokenizer: Any) -> bool:
@@ -222,19 +236,24 @@ def _starts_plain(task: Task, tokenizer: Any) -> bool:
     return task.spec.template == "plain" or tokenizer.chat_template is None
 
 
-def _likelihood_request(pair: Pair, tokenizer: Any) -> LikelihoodRequest:
+def _likelihood_request(pair: Pair, tokenizer: Any, longest: int) -> LikelihoodRequest:
     task, sample = pair
     if task.spec.kind == "choice":
         context = tokenize(_prompt_text(task, sample, tokenizer), tokenizer, is_start=_starts_plain(task, tokenizer))
         # Under a chat template the answer starts a turn; after a plain prompt it follows a space.
         space = " " if task.spec.template == "plain" else ""
-        return LikelihoodRequest(context, [tokenize(f"{space}{choice}", tokenizer) for choice in sample["choices"]])
+        choices = [tokenize(f"{space}{choice}", tokenizer) for choice in sample["choices"]]
+        if len(context) + max(map(len, choices)) > longest:
+            raise _too_long(pair, longest)
+        return LikelihoodRequest(context, choices)
     encoded = encode_example(_reference(task, sample), tokenizer)
     ids, labels = encoded.input_ids, encoded.labels
     first = next((place for place in range(1, len(ids)) if labels[place] != IGNORED), None)
     if first is None:
         raise ConfigError(f"task {task.name!r}, sample {sample['id']!r}: nothing of it can be scored")
-    scored = slice(first, first + LONGEST_SCORED)
+    if first >= longest:
+        raise _too_long(pair, longest)
+    scored = slice(first, min(first + LONGEST_SCORED, longest))
     return LikelihoodRequest(ids[:first], [ids[scored]], [[label != IGNORED for label in labels[scored]]])
 
 

@@ -197,7 +197,7 @@ def _check_choices(sample: Mapping[str, Any], *, path: Path, line: int) -> None:
         raise DataError("needs at least two different choices", path=path, line=line, field="choices")
     if not all(str(choice).strip() for choice in choices):
         raise DataError("one choice is empty", path=path, line=line, field="choices")
-    if not isinstance(answer, int) or not 0 <= answer < len(choices):
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise DataError(f"{answer!r} is not an index into {len(choices)} choices", path=path, line=line, field="answer")
 
 

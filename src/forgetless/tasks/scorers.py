@@ -249,7 +249,7 @@ def numeric(answer: str, *, value: object, tolerance: float = 0.0) -> float:
     """
     try:
         accepted = [Fraction(text.replace(",", "")) for text in _as_list(value)]
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         raise ConfigError(f"scorer 'numeric' needs a number as `value`, got {value!r}") from None
     numbers = find_numbers(answer)
     return float(any(abs(numbers[-1] - number) <= Fraction(str(tolerance)) for number in accepted if numbers))

@@ -150,6 +150,8 @@ def test_numeric_tolerance() -> None:
     assert grade("numeric", "0.3", value=0.1, tolerance=0.2) == 1  # decimal, so no binary rounding at the bound
     with pytest.raises(ConfigError, match="needs a number"):
         grade("numeric", "3", value="three apples")
+    with pytest.raises(ConfigError, match="needs a number"):
+        grade("numeric", "3", value="1/0")
 
 
 @pytest.mark.parametrize(
