@@ -12,11 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 
 from forgetless.doctor import Finding
 from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit
 
+# The columns between task and status, and how wide a terminal must be to show them.
+WIDTH_NEEDED = {"n": 60, "base → tuned": 60, "delta": 0, "interval": 80, "lost/gained": 96}
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 STATUS_STYLES = {
     Status.KEPT: "green",
@@ -28,16 +30,29 @@ STATUS_STYLES = {
 }
 
 
-def _number(value: float | None, *, signed: bool = False) -> str:
+def _figure(value: float | None, unit: Unit, *, signed: bool = False) -> str:
+    """Returns grades in points with one decimal, nats per token with two."""
     if value is None:
         return "-"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
+    shown = 100 * value if unit is Unit.GRADE else value
+    decimals = 1 if unit is Unit.GRADE else 2
+    return f"{shown:{'+' if signed else ''}.{decimals}f}"
 
 
 def _interval(row: Row) -> str:
     if row.ci_low is None or row.ci_high is None:
         return "-"
-    return f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"
+    return f"[{_figure(row.ci_low, row.unit, signed=True)}, {_figure(row.ci_high, row.unit, signed=True)}]"
+
+
+def _cells(row: Row) -> dict[str, str]:
+    return {
+        "n": str(row.num_samples),
+        "base → tuned": f"{_figure(row.base, row.unit)} → {_figure(row.tuned, row.unit)}",
+        "delta": _figure(row.delta, row.unit, signed=True),
+        "interval": _interval(row),
+        "lost/gained": f"{row.lost}/{row.gained}" if row.unit is Unit.GRADE else "-",
+    }
 
 
 def comparison_table(comparison: Comparison, *, width: int = 120) -> Table:
@@ -45,17 +60,17 @@ def comparison_table(comparison: Comparison, *, width: int = 120) -> Table:
 
     Args:
         comparison: What to show.
-        width: Width of the terminal, in characters; flips are shown where there is room for them.
+        width: Width of the terminal, in characters; columns for which it has no room are left out.
 
     Returns:
         The table, with a section for each of the four groups that has rows.
     """
-    has_flips = width >= 96
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("task", overflow="fold", min_width=16)
-    names = ["n", "base → tuned", "delta", f"{1 - comparison.alpha:.0%} interval", *(["lost/gained"] * has_flips)]
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    shown = [name for name, needed in WIDTH_NEEDED.items() if width >= needed]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("task", overflow="fold", min_width=12)
+    for name in shown:
+        title = f"{1 - comparison.alpha:.0%} interval" if name == "interval" else name
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     retention = [row for row in comparison.tasks if row.role is Role.RETENTION]
     groups = [
@@ -67,14 +82,10 @@ def comparison_table(comparison: Comparison, *, width: int = 120) -> Table:
     for group in groups:
         for row in group:
             is_pool = row is comparison.pooled
-            flips = f"{row.lost}/{row.gained}" if row.unit is Unit.GRADE else "-"
+            cells = _cells(row)
             table.add_row(
                 escape("general skills" if is_pool else row.task),
-                str(row.num_samples),
-                f"{_number(row.base)} → {_number(row.tuned)}",
-                _number(row.delta, signed=True),
-                escape(_interval(row)),
-                *([flips] if has_flips else []),
+                *(escape(cells[name]) for name in shown),
                 f"[{STATUS_STYLES.get(row.status, 'dim')}]{row.status.value}[/]",
                 style="bold" if is_pool else None,
             )
@@ -85,7 +96,11 @@ def comparison_table(comparison: Comparison, *, width: int = 120) -> Table:
 
 def _unit_note(comparison: Comparison) -> str:
     losses = [row.task for row in comparison.tasks if row.unit is not Unit.GRADE]
-    return f"{', '.join(losses)}: nats per token, lower is better; the others: mean score, 0 to 1" if losses else ""
+    return (
+        f"{', '.join(losses)}: nats per token, lower is better; the others: points (100 = always right)"
+        if losses
+        else ""
+    )
 
 
 def show_comparison(console: Console, comparison: Comparison, *, report: Path | None = None) -> None:
@@ -196,7 +211,8 @@ def show_tasks(console: Console, directories: Sequence[Path], *, as_json: bool) 
     if as_json:
         print(json.dumps({"schema": 1, "suites": suites, "tasks": rows}))
         return
-    table = Table("task", "n", "kind", "suites", "what it asks", box=box.SIMPLE_HEAD, pad_edge=False)
+    name = Column("task", no_wrap=True)
+    table = Table(name, "n", "kind", "suites", "what it asks", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         cells = (row["task"], row["num_samples"], row["kind"], ", ".join(row["suites"]), row["description"])
         table.add_row(*(escape(str(cell)) for cell in cells))
