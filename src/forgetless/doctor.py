@@ -54,7 +54,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    names = ("transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "scipy", "statsmodels")
+    names = ("transformers", "trl", "peft", "datasets", "accelerate", "safetensors", "scipy")
     missing = [name for name in names if not _version(name)]
     found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
     return Finding("packages", not missing, found, f"pip install {' '.join(missing)}" if missing else "")

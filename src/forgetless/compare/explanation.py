@@ -120,7 +120,7 @@ def _cross_entropy_sentence(row: Row, *, alpha: float) -> str:
         return f"{row.task}: too few independent samples for any bound (n = {row.num_samples})."
     if row.forgetting_upper <= 0.0:
         least = math.floor(-1000.0 * row.forgetting_upper + 1e-9) / 1000.0
-        return f"{row.task} fell by {-(row.delta or 0.0):.3f} nats per token (at least {least:.3f}, {sample})."
+        return f"{row.task} improved by {-(row.delta or 0.0):.3f} nats per token (at least {least:.3f}, {sample})."
     bound = f"{math.ceil(1000.0 * row.forgetting_upper - 1e-9) / 1000.0:.3f} nats per token"
     if row.status is Status.UNDECIDED:
         return f"{row.task}: a rise of up to {bound} can't be ruled out ({sample}), and the margin is {row.margin:g}."
