@@ -46,7 +46,7 @@ class Commands(TyperGroup):
             errors.print(f"[red]error[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
             raise typer.Exit(RunError.exit_code) from None
         except KeyboardInterrupt:
-            errors.print("stopped; start the same command again to go on", highlight=False)
+            errors.print("stopped; start the same command again to go on", highlight=False, soft_wrap=True)
             raise typer.Exit(130) from None
 
 

@@ -371,10 +371,22 @@ def compare_files(
         sides["base"], sides["tuned"], margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin
     )
     if out is not None:
-        write_comparison(out / "comparison.json", comparison)
+        directory = RunDirectory(out)
+        _refuse_other_run(directory, sides)
+        write_comparison(directory.comparison, comparison)
         for side, scores in sides.items():  # so that a report shows the samples that changed
-            _keep(out / f"{side}.scores.jsonl", scores)
+            _keep(directory.scores(side), scores)
     return comparison
+
+
+def _refuse_other_run(directory: RunDirectory, sides: Mapping[str, Sequence[SampleScore]]) -> None:
+    """Raises where a run's own scores would be replaced by others; to judge a run again is fine."""
+    if not directory.manifest_path.is_file():
+        return
+    for side, scores in sides.items():
+        path = directory.scores(side)
+        if path.is_file() and read_scores(path) != list(scores):
+            raise ConfigError(f"--out {directory.path} is a run with other {side} scores: choose another --out")
 
 
 def evaluate_model(

@@ -1,0 +1,85 @@
+"""What the pipeline refuses before it replaces, loads or trains anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetless import pipeline
+from forgetless.errors import ConfigError, ModelError, RunError
+from forgetless.job import plan
+from forgetless.methods.base import Context
+from forgetless.methods.lora import LoRA
+from forgetless.models import load_model, save_model
+
+
+@pytest.fixture
+def config(tiny_directory: Path, questions: Path, tasks_directory: Path, cache: Path) -> dict[str, Any]:
+    assert not cache.exists()
+    return {
+        "model": str(tiny_directory),
+        "data": {"train": str(questions)},
+        "evaluation": {"suite": "letters", "tasks_dir": str(tasks_directory)},
+        "training": {"max_steps": 1, "max_tokens": 64},
+    }
+
+
+def test_a_model_that_is_not_there_replaces_no_run(config: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pipeline.start(config, out=out)
+    before = (out / "manifest.json").read_bytes()
+    for fresh in (False, True):
+        with pytest.raises(ModelError, match="does not exist"):
+            pipeline.start(config | {"model": "/no/model"}, out=out, fresh=fresh)
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_runs_without_a_directory_get_names_that_are_free(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "notes.txt").touch()
+    names = [
+        pipeline.start(config | {"seed": seed}, name="mine", fresh=fresh)[0].path.name
+        for seed, fresh in ((0, False), (1, False), (0, False), (1, False))
+    ]
+    assert names == ["mine-2", "mine-3", "mine-2", "mine-3"]
+    with pytest.raises(ConfigError, match="not a run"):
+        pipeline.start(config, name="mine", fresh=True)
+
+
+@pytest.mark.parametrize("name", ["target_loss", "target_answers"])
+def test_a_task_cannot_take_the_name_of_the_target(config: dict[str, Any], name: str) -> None:
+    directory = Path(config["evaluation"]["tasks_dir"])
+    (directory / f"{name}.yaml").write_text(
+        (directory / "letters.yaml").read_text().replace("task: letters", f"task: {name}")
+    )
+    config["evaluation"]["suite"] = f"letters,{name}"
+    with pytest.raises(ConfigError, match=f"task '{name}' has the name of the task that is made of held-out data"):
+        plan(config)
+
+
+def test_an_adapter_cannot_be_tuned_without_a_method(config: dict[str, Any], tmp_path: Path) -> None:
+    loaded = load_model(config["model"], device="cpu")
+    save_model(LoRA(rank=2).prepare_model(loaded.model, Context()), loaded.tokenizer, tmp_path / "adapter")
+    with pytest.raises(ConfigError, match=r"nothing of model .* can be trained.*merge"):
+        pipeline.train(config | {"model": str(tmp_path / "adapter"), "methods": []}, out=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["train"]["state"] == "failed"
+
+
+def test_a_disk_that_is_full_ends_the_evaluation_in_a_sentence(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "write_scores", full)
+    directories = [Path(config["evaluation"]["tasks_dir"])]
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\): free some space"):
+        pipeline.evaluate_model(
+            config["model"], suite="letters", tasks_directories=directories, out=tmp_path / "scores.jsonl"
+        )
