@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -300,8 +301,10 @@ def halve_the_adapter(directory: Path) -> None:
 )
 def test_a_damaged_adapter_is_refused(adapter: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(adapter / "model")
-    with pytest.raises(ModelError, match=message):
-        load_model(str(adapter), device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # users see warnings, where these tests would fail on them
+        with pytest.raises(ModelError, match=message):
+            load_model(str(adapter), device="cpu")
 
 
 # Saving
@@ -370,7 +373,7 @@ def test_another_number_type_gives_another_fingerprint() -> None:
     zero = copy.deepcopy(model)
     for parameter in zero.parameters():
         parameter.data.zero_()
-    assert fingerprint_weights(zero) != fingerprint_weights(copy.deepcopy(zero).half())
+    assert fingerprint_weights(copy.deepcopy(zero).bfloat16()) != fingerprint_weights(zero.half())  # the same bytes
 
 
 def test_how_an_adapter_is_applied_is_part_of_the_fingerprint() -> None:
