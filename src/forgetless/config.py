@@ -70,7 +70,7 @@ class EvaluationConfig(Section):
 
     suite: str = Field("core", description="Suite, or names of suites and tasks separated by commas.")
     tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
-    batch_size: int = Field(32, ge=1, description="Prompts that are answered together; changes speed, not scores.")
+    batch_size: int = Field(64, ge=1, description="Prompts that are answered together; changes speed, not scores.")
     cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")
 
 

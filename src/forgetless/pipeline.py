@@ -397,7 +397,7 @@ def evaluate_model(
     tasks_directories: Sequence[Path] = (),
     device: str = "auto",
     dtype: str = "auto",
-    batch_size: int = 32,
+    batch_size: int = 64,
     use_cache: bool = True,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:

@@ -63,7 +63,11 @@ def _newest_samples(directory: Path) -> dict[str, Path]:
 def _read_samples(task: str, file: Path, *, metric: str | None) -> Iterator[SampleScore]:
     chosen: str | None = metric
     first_filter: str | None = None
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read as UTF-8 text ({error})", path=file) from None
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -80,7 +84,7 @@ def _read_samples(task: str, file: Path, *, metric: str | None) -> Iterator[Samp
 
 
 def _pick_metric(raw: Mapping[str, Any], *, path: Path, line: int) -> str:
-    names = [str(name) for name in raw.get("metrics", [])]
+    names = [str(name) for name in raw.get("metrics") or []]
     graded = [name for name in names if _is_grade(raw.get(name))]
     if not graded:
         raise DataError(
@@ -96,11 +100,11 @@ def _is_grade(value: Any) -> bool:
 def _as_score(task: str, raw: Mapping[str, Any], metric: str, *, path: Path, line: int) -> SampleScore:
     value = raw.get(metric)
     if not _is_grade(value):
-        known = ", ".join(str(name) for name in raw.get("metrics", []))
+        known = ", ".join(str(name) for name in raw.get("metrics") or [])
         raise DataError(
             f"metric {metric!r} is not a grade in [0, 1] but {value!r}; it has {known}", path=path, line=line
         )
-    responses = raw.get("resps", [])
+    responses = raw.get("resps") or []
     is_choice = len(responses) > 1 and metric.startswith("acc")
     return SampleScore(
         task=task,

@@ -31,7 +31,7 @@ class LocalModel:
         batch_size: Prompts that are decoded together.
     """
 
-    def __init__(self, loaded: LoadedModel, *, row_tokens: int = 512, batch_size: int = 32) -> None:
+    def __init__(self, loaded: LoadedModel, *, row_tokens: int = 512, batch_size: int = 64) -> None:
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.row_tokens = row_tokens

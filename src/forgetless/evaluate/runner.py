@@ -42,7 +42,7 @@ class EvaluationOptions:
         cache: Directory of the score cache; None = compute everything.
     """
 
-    batch_size: int = 32
+    batch_size: int = 64
     row_tokens: int = 512
     cache: Path | None = None
 

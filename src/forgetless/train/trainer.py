@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch import nn
 from transformers import TrainerCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
@@ -112,8 +113,9 @@ def train_model(
         raise RunError(
             "the device ran out of memory: lower training.micro_batch_size or training.max_tokens"
         ) from error
-    except OSError as error:
-        raise RunError(f"training stopped: {error.strerror or error}; what was saved is in {directory}") from error
+    except (OSError, SafetensorError) as error:  # a full disk shows as either
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunError(f"training stopped: {reason}; what was saved is in {directory}") from error
     seconds = time.perf_counter() - started
     trained: nn.Module = trainer.accelerator.unwrap_model(trainer.model).eval()
     num_tokens = watcher.num_tokens
@@ -244,7 +246,7 @@ class _Watcher(TrainerCallback):
         """Keeps of an earlier `train.jsonl` what came before the checkpoint that is gone on from."""
         step = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() and step else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        kept = [line for line in lines if _step_of(line) <= step]
         self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._mark = (step, time.perf_counter())
 
@@ -273,6 +275,14 @@ class _Watcher(TrainerCallback):
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """Returns the step of a line of `train.jsonl`; infinity for one that a stop cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _finite(value: Any) -> float | None:
