@@ -10,16 +10,28 @@ message) was computed once; rows that have ended leave the batch.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from forgetless.data.encoding import tokenize
-from forgetless.evaluate.requests import Generation, GenerationRequest, Likelihood, LikelihoodRequest
-from forgetless.models import LoadedModel, end_of_turn_ids
+from forgetless.data.encoding import render_prompt, tokenize
+from forgetless.errors import ConfigError
+from forgetless.evaluate.cache import tokenizer_fingerprint
+from forgetless.evaluate.requests import (
+    GREEDY,
+    Decoding,
+    Generation,
+    GenerationRequest,
+    Likelihood,
+    LikelihoodRequest,
+)
+from forgetless.models import LoadedModel, end_of_turn_ids, fingerprint_weights, num_positions
 
 
 class LocalModel:
@@ -29,28 +41,37 @@ class LocalModel:
         loaded: The model and its tokenizer.
         row_tokens: Tokens per packed row when scoring. Attention grows with its square, fixed costs shrink.
         batch_size: Prompts that are decoded together.
+        decoding: How answers are decoded.
     """
 
-    def __init__(self, loaded: LoadedModel, *, row_tokens: int = 512, batch_size: int = 64) -> None:
+    def __init__(
+        self, loaded: LoadedModel, *, row_tokens: int = 512, batch_size: int = 64, decoding: Decoding = GREEDY
+    ) -> None:
+        self.origin = "local"
         self.model = loaded.model
         self.tokenizer = loaded.tokenizer
         self.row_tokens = row_tokens
         self.batch_size = batch_size
+        self.decoding = decoding
+        self.longest = num_positions(loaded.model)
+        self._loaded = loaded
         self._ends = end_of_turn_ids(loaded.model, loaded.tokenizer)
         self._can_pack: bool | None = None
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+    def key(self) -> str:
+        """Returns a fingerprint of weights, adapters, tokenizer, template, number type, architecture and decoding."""
+        key = model_key(self._loaded)
+        return key if self.decoding == GREEDY else hashlib.sha256(f"{key}:{self.decoding}".encode()).hexdigest()
 
     def score(self, requests: Sequence[LikelihoodRequest]) -> Iterator[tuple[int, list[Likelihood]]]:
         """Yields (index, one likelihood per continuation), in the order of the requests."""
-        if self._can_pack is None:
-            self._can_pack = packing_is_exact(self.model)
-        limit = self.row_tokens if self._can_pack else 0
-        for group in _fill_rows(requests, limit):
-            members = [requests[index] for index in group]
-            yield from zip(group, self._score_row(members), strict=True)
+        with _in_eval_mode(self.model):
+            if self._can_pack is None:
+                self._can_pack = packing_is_exact(self.model)
+            limit = self.row_tokens if self._can_pack else 0
+            for group in _fill_rows(requests, limit):
+                members = [requests[index] for index in group]
+                yield from zip(group, self._score_row(members), strict=True)
 
     def _score_row(self, requests: Sequence[LikelihoodRequest]) -> list[list[Likelihood]]:
         if not self._can_pack:
@@ -63,18 +84,71 @@ class LocalModel:
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
         """Yields (index, answer) batch by batch, longest budgets first."""
-        prompts = [tokenize(request.prompt, self.tokenizer, is_start=request.is_start) for request in requests]
+        prompts = [self.encode_prompt(request) for request in requests]
+        budgets = [self._budget(request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
         # Equal budgets and similar lengths together: little padding, and rows that end at about the same time. Longest
         # first, so that the remaining time is never underestimated and memory runs out at once if it must.
-        order = sorted(range(len(requests)), key=lambda index: (-requests[index].max_tokens, -len(prompts[index])))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            budgets = [requests[index].max_tokens for index in batch]
-            answers = decode_greedily(self.model, [prompts[index] for index in batch], budgets, ends=self._ends)
-            for index, ids in zip(batch, answers, strict=True):
-                is_ended = bool(ids) and ids[-1] in self._ends
-                text = self.tokenizer.decode(ids, skip_special_tokens=True)
-                yield index, Generation(text.strip(), len(ids), is_ended)
+        order = sorted(range(len(requests)), key=lambda index: (-budgets[index], -len(prompts[index])))
+        with _in_eval_mode(self.model):
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                answers = decode_greedily(
+                    self.model,
+                    [prompts[index] for index in batch],
+                    [budgets[index] for index in batch],
+                    ends=self._ends,
+                )
+                for index, ids in zip(batch, answers, strict=True):
+                    is_ended = bool(ids) and ids[-1] in self._ends
+                    text = self.tokenizer.decode(ids, skip_special_tokens=True)
+                    yield index, Generation(text.strip(), len(ids), is_ended)
+
+    def encode_prompt(self, request: GenerationRequest) -> list[int]:
+        """Returns the ids after which the answer to a request starts."""
+        if isinstance(request.prompt, str):
+            return tokenize(request.prompt, self.tokenizer, is_start=True)
+        text = render_prompt(request.prompt, self.tokenizer)
+        return tokenize(text, self.tokenizer, is_start=self.tokenizer.chat_template is None)
+
+    def _budget(self, request: GenerationRequest, prompt: Sequence[int]) -> int:
+        room = self.longest - len(prompt)
+        if room < 1:
+            raise ConfigError(
+                f"{request.label}: is longer than the {self.longest} tokens that the model can take: shorten it or "
+                "leave it out"
+            )
+        return min(request.max_tokens, room)
+
+
+def model_key(loaded: LoadedModel) -> str:
+    """Returns a fingerprint of everything about a model that a score may depend on."""
+    parts = [
+        fingerprint_weights(loaded.model),
+        tokenizer_fingerprint(loaded.tokenizer),
+        str(sorted(end_of_turn_ids(loaded.model, loaded.tokenizer))),
+        str(next(loaded.model.parameters()).dtype),
+        loaded.device.type,
+        _architecture(loaded.model),
+    ]
+    return hashlib.sha256(":".join(parts).encode()).hexdigest()
+
+
+def _architecture(model: Any) -> str:
+    """Returns what a model computes with its weights (activation, positions, ...), as its config says."""
+    config: Any = getattr(model, "config", None)
+    settings = config.to_dict() if hasattr(config, "to_dict") else {}
+    idle = {"transformers_version", "use_cache"}
+    return json.dumps({k: v for k, v in settings.items() if k[0] != "_" and k not in idle}, sort_keys=True, default=str)
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @dataclass

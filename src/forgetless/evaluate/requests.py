@@ -1,25 +1,49 @@
-"""What an evaluation asks of a model, in token ids or text, and what comes back."""
+"""What an evaluation asks of a model, in text or token ids, and what comes back.
+
+Three kinds of models answer: one in this process (`local.py`), a server (`endpoint.py`), a plain function
+(`function.py`). All answer prompts; only the first gives likelihoods.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from forgetless.data.examples import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are decoded.
+
+    Attributes:
+        temperature: 0 decodes greedily; above, tokens are sampled at this temperature.
+        top_p: Sampling keeps the smallest set of tokens that holds this share of the probability, in (0, 1].
+        seed: Seed of the sampling. The draws for a prompt depend on it and on the prompt, never on its batch.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Decoding()
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A prompt to be answered greedily.
+    """A prompt to be answered.
 
     Attributes:
-        prompt: The rendered text after which the answer starts.
+        prompt: The turns to be answered under the model's chat template, or a plain text to be continued.
         max_tokens: Longest answer, in tokens.
-        is_start: Whether the prompt is plain text, before which the tokenizer's start token belongs.
+        label: What messages call it ("task 'arithmetic', sample 'arithmetic-0017'").
     """
 
-    prompt: str
+    prompt: tuple[Message, ...] | str
     max_tokens: int
-    is_start: bool = False
+    label: str = "a prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +79,38 @@ class Likelihood:
     is_greedy: bool
 
 
+@runtime_checkable
 class TextModel(Protocol):
-    """Whatever answers prompts."""
+    """Whatever answers prompts.
+
+    Attributes:
+        origin: Where its scores come from, as a score's `origin` says.
+        batch_size: Prompts that it works on at a time.
+    """
+
+    origin: str
+    batch_size: int
+
+    def key(self) -> str | None:
+        """Returns a fingerprint of all that a score depends on; None = its scores can't be kept."""
+        ...
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
         """Yields (index of the request, answer) in whatever order they are finished."""
         ...
 
 
+@runtime_checkable
 class ScoringModel(TextModel, Protocol):
-    """A model that scores given texts too."""
+    """A model that scores given texts too.
 
-    tokenizer: object
+    Attributes:
+        tokenizer: The tokenizer that the ids of its requests come from.
+        longest: Tokens that it can take.
+    """
+
+    tokenizer: Any
+    longest: int
 
     def score(self, requests: Sequence[LikelihoodRequest]) -> Iterator[tuple[int, list[Likelihood]]]:
         """Yields (index of the request, one likelihood per continuation)."""

@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forgetless.data.encoding import IGNORED, encode_example, render_prompt, tokenize
-from forgetless.data.examples import Example, Message
 from forgetless.errors import ConfigError, RunError
-from forgetless.evaluate.cache import ScoreCache, tokenizer_fingerprint
-from forgetless.evaluate.requests import Generation, GenerationRequest, Likelihood, LikelihoodRequest
-from forgetless.records import SampleScore, Unit
+from forgetless.evaluate.cache import ScoreCache
+from forgetless.evaluate.function import FunctionModel
+from forgetless.evaluate.grading import (
+    Pair,
+    Sample,
+    generation_request,
+    grade_answer,
+    grade_likelihood,
+    likelihood_request,
+)
+from forgetless.evaluate.requests import GREEDY, Decoding, ScoringModel, TextModel
+from forgetless.records import SampleScore
 from forgetless.tasks.base import Task, load_suite
-from forgetless.tasks.scorers import score_answer
 
 if TYPE_CHECKING:
     from forgetless.models import LoadedModel
 
-# Most tokens of a text or an answer whose cross-entropy is measured; memory grows with their square.
-LONGEST_SCORED = 2048
-
 T = TypeVar("T")
-Sample = Mapping[str, Any]
-Pair = tuple[Task, Sample]
 Progress = Callable[[float, float], None]  # (work done, work in all), in no particular unit
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How an evaluation runs; nothing here may change a score.
+    """How an evaluation runs; nothing here but the decoding may change a score.
 
     Attributes:
         batch_size: Prompts that are decoded together.
         row_tokens: Tokens that are scored together.
         cache: Directory of the score cache; None = compute everything.
+        decoding: How answers are decoded: greedily, or sampled.
     """
 
     batch_size: int = 64
     row_tokens: int = 512
     cache: Path | None = None
+    decoding: Decoding = GREEDY
 
 
 def evaluate(
@@ -68,27 +68,45 @@ def evaluate(
         tasks_directories: Where to look for the user's own tasks.
         device: For a model that is loaded by name.
         dtype: For a model that is loaded by name.
-        options: Batch sizes and cache.
+        options: Batch sizes, cache and decoding.
         progress: Called with (work done, work in all).
 
     Returns:
         One score per sample, in the order of the suite.
 
     Raises:
-        ConfigError: The suite doesn't exist, or the callable can answer none of it.
+        ConfigError: The suite doesn't exist, or the model can answer none of it.
         ModelError: The model can't be loaded.
     """
     tasks = load_suite(suite, tasks_directories) if isinstance(suite, str) else list(suite)
     options = options or EvaluationOptions()
-    if (
-        not isinstance(model, str)
-        and callable(model)
-        and not hasattr(model, "state_dict")
-        and not hasattr(model, "model")
-    ):
-        return _evaluate_callable(model, tasks, progress)
+    answering = open_model(model, tokenizer=tokenizer, device=device, dtype=dtype, options=options)
+    return ask(answering, tasks, options=options, progress=progress)
+
+
+def open_model(
+    model: Any,
+    *,
+    tokenizer: Any = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    options: EvaluationOptions | None = None,
+) -> TextModel:
+    """Puts whatever a user calls a model behind the calls that evaluation makes; takes what `evaluate` takes."""
+    options = options or EvaluationOptions()
+    if isinstance(model, TextModel):
+        return model
+    if _is_function(model):
+        return FunctionModel(model)
+    from forgetless.evaluate.local import LocalModel
+
     loaded = _as_loaded(model, tokenizer, device=device, dtype=dtype)
-    return _evaluate_loaded(loaded, tasks, options, progress)
+    return LocalModel(loaded, row_tokens=options.row_tokens, batch_size=options.batch_size, decoding=options.decoding)
+
+
+def _is_function(model: Any) -> bool:
+    is_module = hasattr(model, "state_dict") or hasattr(model, "model")
+    return callable(model) and not isinstance(model, str) and not is_module
 
 
 def _as_loaded(model: Any, tokenizer: Any, *, device: str, dtype: str) -> LoadedModel:
@@ -106,22 +124,38 @@ def _as_loaded(model: Any, tokenizer: Any, *, device: str, dtype: str) -> Loaded
     return LoadedModel(model, tokenizer, name, name)
 
 
-def _evaluate_loaded(
-    loaded: LoadedModel, tasks: Sequence[Task], options: EvaluationOptions, progress: Progress | None
+def ask(
+    model: TextModel,
+    tasks: Sequence[Task],
+    *,
+    options: EvaluationOptions | None = None,
+    progress: Progress | None = None,
 ) -> list[SampleScore]:
-    from forgetless.evaluate.local import LocalModel
-    from forgetless.models import is_out_of_memory
+    """Asks a model whatever its cache doesn't know yet.
 
-    engine = LocalModel(loaded, row_tokens=options.row_tokens, batch_size=options.batch_size)
-    cache = None if options.cache is None else ScoreCache(options.cache, model_key(loaded))
+    Args:
+        model: The model, as `open_model` returns it.
+        tasks: What to ask; tasks that need likelihoods are left out where the model gives none.
+        options: The cache.
+        progress: Called with (work done, work in all).
+
+    Returns:
+        One score per sample, in the order of the tasks.
+
+    Raises:
+        ConfigError: The model can answer none of the tasks.
+        RunError: Memory ran out.
+    """
+    options = options or EvaluationOptions()
+    tasks = answerable(model, tasks)
+    key = model.key() if options.cache is not None else None
+    cache = None if options.cache is None or key is None else ScoreCache(options.cache, key)
     known = {task.name: {} if cache is None else cache.read(task) for task in tasks}
     work = [(task, sample) for task in tasks for sample in task.samples if sample["id"] not in known[task.name]]
     total = sum(_effort(task, sample) for task, sample in work)
     done = 0.0
-    was_training = loaded.model.training
-    loaded.model.eval()
     try:
-        for finished in _answer(engine, loaded.tokenizer, work):
+        for finished in _answer(model, work):
             by_task: dict[str, list[SampleScore]] = defaultdict(list)
             for (task, sample), score in finished:
                 known[task.name][score.sample_id] = score
@@ -134,35 +168,24 @@ def _evaluate_loaded(
             if progress is not None:
                 progress(done, total)
     except RuntimeError as error:
+        from forgetless.models import is_out_of_memory
+
         if not is_out_of_memory(error):
             raise
         raise RunError("memory ran out: lower evaluation.batch_size, or shorten the longest samples") from error
-    finally:
-        loaded.model.train(was_training)
     return [known[task.name][sample["id"]] for task in tasks for sample in task.samples]
 
 
-def model_key(loaded: LoadedModel) -> str:
-    """Returns a fingerprint of everything about a model that a score may depend on."""
-    from forgetless.models import end_of_turn_ids, fingerprint_weights
-
-    parts = [
-        fingerprint_weights(loaded.model),
-        tokenizer_fingerprint(loaded.tokenizer),
-        str(sorted(end_of_turn_ids(loaded.model, loaded.tokenizer))),
-        str(next(loaded.model.parameters()).dtype),
-        loaded.device.type,
-        _architecture(loaded.model),
-    ]
-    return hashlib.sha256(":".join(parts).encode()).hexdigest()
-
-
-def _architecture(model: Any) -> str:
-    """Returns what a model computes with its weights (activation, positions, ...), as its config says."""
-    config: Any = getattr(model, "config", None)
-    settings = config.to_dict() if hasattr(config, "to_dict") else {}
-    idle = {"transformers_version", "use_cache"}
-    return json.dumps({k: v for k, v in settings.items() if k[0] != "_" and k not in idle}, sort_keys=True, default=str)
+def answerable(model: TextModel, tasks: Sequence[Task]) -> list[Task]:
+    """Returns the tasks that a model can answer: all, or the free ones where it gives no likelihoods."""
+    if isinstance(model, ScoringModel):
+        return list(tasks)
+    free = [task for task in tasks if task.spec.kind == "generate"]
+    if not free:
+        raise ConfigError(
+            f"a {model.origin} answers prompts but gives no likelihoods: the suite needs free (generate) tasks"
+        )
+    return free
 
 
 def _effort(task: Task, sample: Sample) -> float:
@@ -171,19 +194,18 @@ def _effort(task: Task, sample: Sample) -> float:
     return size + (2.0 * task.spec.max_tokens if task.spec.kind == "generate" else 0.0)
 
 
-def _answer(engine: Any, tokenizer: Any, work: Sequence[Pair]) -> Iterator[list[tuple[Pair, SampleScore]]]:
+def _answer(model: TextModel, work: Sequence[Pair]) -> Iterator[list[tuple[Pair, SampleScore]]]:
     """Yields graded samples in groups, as they are finished."""
-    from forgetless.models import num_positions
-
-    asked = [(task, sample) for task, sample in work if task.spec.kind == "generate"]
-    scored = [(task, sample) for task, sample in work if task.spec.kind != "generate"]
-    longest = num_positions(engine.model)
-    for group in _groups(engine.score([_likelihood_request(pair, tokenizer, longest) for pair in scored]), 16):
-        yield [(scored[index], _grade_likelihood(scored[index], result)) for index, result in group]
-    for answers in _groups(
-        engine.generate([_generation_request(pair, tokenizer, longest) for pair in asked]), engine.batch_size
-    ):
-        yield [(asked[index], _grade_answer(asked[index], answer)) for index, answer in answers]
+    asked = [pair for pair in work if pair[0].spec.kind == "generate"]
+    scored = [pair for pair in work if pair[0].spec.kind != "generate"]
+    if isinstance(model, ScoringModel):
+        requests = [likelihood_request(pair, model) for pair in scored]
+        for group in _groups(model.score(requests), 16):
+            yield [
+                (scored[index], grade_likelihood(scored[index], result, origin=model.origin)) for index, result in group
+            ]
+    for answers in _groups(model.generate([generation_request(pair) for pair in asked]), model.batch_size):
+        yield [(asked[index], grade_answer(asked[index], answer, origin=model.origin)) for index, answer in answers]
 
 
 def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -195,155 +217,3 @@ def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
             group = []
     if group:
         yield group
-
-
-def conversation(task: Task, sample: Sample) -> tuple[Message, ...]:
-    """Returns the turns that come before the answer: those of the sample, or the prompt as one user turn."""
-    if "messages" in sample:
-        turns = [Message(turn["role"], turn["content"]) for turn in sample["messages"]]
-        if turns[-1].role == "assistant":
-            turns.pop()
-    else:
-        turns = [Message("user", task.prompt(sample))]
-    if task.spec.system is not None and turns[0].role != "system":
-        turns.insert(0, Message("system", task.spec.system))
-    return tuple(turns)
-
-
-def _prompt_text(task: Task, sample: Sample, tokenizer: Any) -> str:
-    return render_prompt(conversation(task, sample), tokenizer) if task.spec.template == "chat" else task.prompt(sample)
-
-
-def _generation_request(pair: Pair, tokenizer: Any, longest: int) -> GenerationRequest:
-    task, sample = pair
-    prompt, is_start = _prompt_text(task, sample, tokenizer), _starts_plain(task, tokenizer)
-    room = longest - len(tokenize(prompt, tokenizer, is_start=is_start))
-    if room < 1:
-        raise _too_long(pair, longest)
-    return GenerationRequest(prompt, min(task.spec.max_tokens, room), is_start=is_start)
-
-
-def _too_long(pair: Pair, longest: int) -> ConfigError:
-    task, sample = pair
-    return ConfigError(
-        f"task {task.name!r}, sample {sample['id']!r}: is longer than the {longest} tokens that the model can take: "
-        "shorten it or leave it out"
-    )
-
-
-def _starts_plain(task: Task, tokenizer: Any) -> bool:
-    """Whether the prompt is bare text, before which the tokenizer's own start token belongs."""
-    return task.spec.template == "plain" or tokenizer.chat_template is None
-
-
-def _likelihood_request(pair: Pair, tokenizer: Any, longest: int) -> LikelihoodRequest:
-    task, sample = pair
-    if task.spec.kind == "choice":
-        context = tokenize(_prompt_text(task, sample, tokenizer), tokenizer, is_start=_starts_plain(task, tokenizer))
-        # Under a chat template the answer starts a turn; after a plain prompt it follows a space.
-        space = " " if task.spec.template == "plain" else ""
-        choices = [tokenize(f"{space}{choice}", tokenizer) for choice in sample["choices"]]
-        if len(context) + max(map(len, choices)) > longest:
-            raise _too_long(pair, longest)
-        return LikelihoodRequest(context, choices)
-    encoded = encode_example(_reference(task, sample), tokenizer)
-    ids, labels = encoded.input_ids, encoded.labels
-    first = next((place for place in range(1, len(ids)) if labels[place] != IGNORED), None)
-    if first is None:
-        raise ConfigError(f"task {task.name!r}, sample {sample['id']!r}: nothing of it can be scored")
-    if first >= longest:
-        raise _too_long(pair, longest)
-    scored = slice(first, min(first + LONGEST_SCORED, longest))
-    return LikelihoodRequest(ids[:first], [ids[scored]], [[label != IGNORED for label in labels[scored]]])
-
-
-def _reference(task: Task, sample: Sample) -> Example:
-    """Returns the text, or the conversation with its reference answer, whose cross-entropy is measured."""
-    if "text" in sample:
-        return Example(text=sample["text"])
-    turns = (*conversation(task, sample), Message("assistant", str(sample["answer"])))
-    return Example(messages=turns, supervised_from=int(sample.get("supervised_from", 0)))
-
-
-def _grade_answer(pair: Pair, answer: Generation) -> SampleScore:
-    task, sample = pair
-    score = score_answer(answer.text, sample, task.spec.scorer, task.spec.options)
-    return SampleScore(
-        **_common(task, sample),
-        score=score,
-        answer=answer.text,
-        gold=_gold(sample),
-        details={"prompt": _shown(task, sample), "num_tokens": answer.num_tokens, "is_ended": answer.is_ended},
-    )
-
-
-def _grade_likelihood(pair: Pair, results: Sequence[Likelihood]) -> SampleScore:
-    task, sample = pair
-    if not all(math.isfinite(result.log_likelihood) for result in results):
-        raise RunError(
-            f"task {task.name!r}, sample {sample['id']!r}: the model's probabilities are not numbers; its weights are "
-            "damaged, or its training diverged (lower training.learning_rate)"
-        )
-    if task.spec.kind == "perplexity":
-        result = results[0]
-        return SampleScore(
-            **_common(task, sample),
-            score=-result.log_likelihood / result.num_tokens,
-            unit=Unit.NATS_PER_TOKEN,
-            weight=float(result.num_tokens),
-            details={"prompt": _shown(task, sample)},
-        )
-    choices = [str(choice) for choice in sample["choices"]]
-    sizes = [len(choice) if task.spec.normalise else 1 for choice in choices]
-    values = [result.log_likelihood / size for result, size in zip(results, sizes, strict=True)]
-    picked = max(range(len(values)), key=values.__getitem__)
-    return SampleScore(
-        **_common(task, sample),
-        score=float(picked == sample["answer"]),
-        answer=choices[picked],
-        gold=choices[sample["answer"]],
-        chance=1 / len(choices),
-        details={"prompt": _shown(task, sample), "log_likelihoods": [round(r.log_likelihood, 4) for r in results]},
-    )
-
-
-def _common(task: Task, sample: Sample) -> dict[str, Any]:
-    cluster = sample.get("cluster")
-    return {
-        "task": task.name,
-        "sample_id": str(sample["id"]),
-        "cluster": None if cluster is None else str(cluster),
-        "role": task.spec.role,
-    }
-
-
-def _gold(sample: Sample) -> str:
-    """Returns the reference as a reader should see it."""
-    if "answers" in sample:
-        return " | ".join(str(answer) for answer in sample["answers"])
-    if "answer" in sample:
-        return str(sample["answer"])
-    return str(sample.get("example", ""))
-
-
-def _shown(task: Task, sample: Sample) -> str:
-    """Returns the prompt as a reader should see it: the last user turn, or the text."""
-    if "text" in sample:
-        return str(sample["text"])
-    return conversation(task, sample)[-1].content
-
-
-def _evaluate_callable(
-    generate: Callable[[str], str], tasks: Sequence[Task], progress: Progress | None
-) -> list[SampleScore]:
-    asked = [task for task in tasks if task.spec.kind == "generate"]
-    if not asked:
-        raise ConfigError("a callable answers prompts but gives no likelihoods: the suite needs free (generate) tasks")
-    pairs = [(task, sample) for task in asked for sample in task.samples]
-    scores = []
-    for number, (task, sample) in enumerate(pairs, start=1):
-        text = generate(_shown(task, sample))
-        scores.append(_grade_answer((task, sample), Generation(str(text), 0, is_ended=True)))
-        if progress is not None:
-            progress(number, len(pairs))
-    return scores

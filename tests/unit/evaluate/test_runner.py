@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from forgetless.errors import ConfigError, ModelError, RunError
-from forgetless.evaluate import runner
-from forgetless.evaluate.runner import EvaluationOptions, conversation, evaluate, model_key
+from forgetless.evaluate import grading, runner
+from forgetless.evaluate.grading import conversation
+from forgetless.evaluate.local import model_key
+from forgetless.evaluate.runner import EvaluationOptions, evaluate
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
 from forgetless.models import LoadedModel
@@ -52,11 +54,11 @@ def test_a_callable_answers_the_free_tasks(task: TaskMaker) -> None:
     assert (second.task, second.sample_id, second.answer, second.gold) == ("free", "free-1", "1", "2")
     assert (second.cluster, second.role, second.unit) == ("7", Role.TARGET, Unit.GRADE)
     assert second.details["prompt"] == "Say: Two?"
-    assert done == [(1, 2), (2, 2)]
+    assert [at / total for at, total in done] == pytest.approx([0.5, 1.0], abs=0.01)
 
 
 def test_a_callable_cannot_give_likelihoods(task: TaskMaker) -> None:
-    with pytest.raises(ConfigError, match="a callable answers prompts but gives no likelihoods"):
+    with pytest.raises(ConfigError, match="a function answers prompts but gives no likelihoods"):
         evaluate(lambda prompt: prompt, [task("choice", CHOICE), task("perplexity", {"text": "a"})])
 
 
@@ -207,9 +209,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids: list[str] = []
     answer = runner._answer
 
-    def watch(engine: Any, tokenizer: Any, work: Sequence[Any]) -> Any:
+    def watch(model: Any, work: Sequence[Any]) -> Any:
         ids.extend(sample["id"] for _, sample in work)
-        return answer(engine, tokenizer, work)
+        return answer(model, work)
 
     monkeypatch.setattr(runner, "_answer", watch)
     return ids
@@ -335,7 +337,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
 def test_of_a_long_text_the_beginning_is_measured(
     loaded: LoadedModel, task: TaskMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "LONGEST_SCORED", 5)
+    monkeypatch.setattr(grading, "LONGEST_SCORED", 5)
     long, short = evaluate(loaded, [task("perplexity", {"text": "abcdefghij"}, {"text": "abcdef"}, template="plain")])
     assert (long.weight, short.weight) == (5, 5)
     assert long.score == pytest.approx(short.score, abs=1e-5)
