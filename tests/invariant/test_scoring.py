@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from conftest import build_model, build_tokenizer
-from forgetless.evaluate.local import LocalModel, decode_greedily, pack_row, packing_is_exact
-from forgetless.evaluate.requests import GenerationRequest, Likelihood, LikelihoodRequest
+from forgetless.evaluate.decoding import Chooser, Prompt, SlotDecoder, decode_padded
+from forgetless.evaluate.local import LocalModel
+from forgetless.evaluate.packing import Backbone, find_backbone, pack_row
+from forgetless.evaluate.requests import GREEDY, GenerationRequest, Likelihood, LikelihoodRequest
 from forgetless.models import LoadedModel
 
 
@@ -57,7 +59,7 @@ def values(results: list[list[Likelihood]]) -> list[list[float]]:
 def test_packed_is_plain(loaded: LoadedModel, requests: list[LikelihoodRequest], row_tokens: int) -> None:
     engine = LocalModel(loaded, row_tokens=row_tokens)
     results = dict(engine.score(requests))
-    assert engine._can_pack
+    assert engine._backbone is not None
     for index, request in enumerate(requests):
         assert values([results[index]])[0] == pytest.approx(plain(loaded.model, request), abs=2e-4)
 
@@ -81,13 +83,13 @@ def test_a_model_that_ignores_the_mask_is_scored_one_by_one(
     loaded: LoadedModel, requests: list[LikelihoodRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model: Any = build_model()
-    forward = type(model).forward
+    forward = type(model.model).forward
 
     def without_mask(self: Any, **inputs: Any) -> Any:
         return forward(self, **{name: value for name, value in inputs.items() if name != "attention_mask"})
 
-    monkeypatch.setattr(type(model), "forward", without_mask)
-    assert not packing_is_exact(model)
+    monkeypatch.setattr(type(model.model), "forward", without_mask)
+    assert find_backbone(model) is None
     results = dict(LocalModel(LoadedModel(model, loaded.tokenizer, "tiny", "tiny")).score(requests[:6]))
     for index in range(6):
         assert values([results[index]])[0] == pytest.approx(plain(model, requests[index]), abs=2e-4)
@@ -95,7 +97,7 @@ def test_a_model_that_ignores_the_mask_is_scored_one_by_one(
 
 def test_greedy_likelihoods_say_what_greedy_decoding_writes(loaded: LoadedModel) -> None:
     prompt = list(range(30))
-    written = decode_greedily(loaded.model, [prompt], [6], ends=set())[0]
+    written = decode_padded(loaded.model, [Prompt(prompt, 6)], ends=set(), choose=Chooser(GREEDY))[0]
     other = [*written[:-1], (written[-1] + 1) % 258]
     request = LikelihoodRequest(prompt, [written, other])
     results = dict(LocalModel(loaded).score([request]))[0]
@@ -119,10 +121,14 @@ def test_decoding_in_batches_is_decoding_alone(loaded: LoadedModel, prompts: lis
             model: Any = loaded.model
             out = model.generate(input_ids=ids, do_sample=False, max_new_tokens=budget, attention_mask=ids * 0 + 1)
         expected.append(out[0, len(prompt) :].tolist())
+    asked = [Prompt(prompt, budget) for prompt, budget in zip(prompts, budgets, strict=True)]
+    choose = Chooser(GREEDY)
+    decoder = SlotDecoder(Backbone(loaded.model), ends={1}, num_slots=batch_size, choose=choose)
+    answers = dict(decoder.decode(asked))
+    assert [answers[number] for number in range(len(prompts))] == expected
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
-        answers = decode_greedily(loaded.model, prompts[batch], budgets[batch], ends={1})
-        assert answers == expected[batch]
+        assert decode_padded(loaded.model, asked[batch], ends={1}, choose=choose) == expected[batch]
 
 
 def test_generation_keeps_the_order_of_requests_apart_from_that_of_answers(loaded: LoadedModel) -> None:

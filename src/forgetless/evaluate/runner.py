@@ -36,13 +36,13 @@ class EvaluationOptions:
 
     Attributes:
         batch_size: Prompts that are decoded together.
-        row_tokens: Tokens that are scored together.
+        row_tokens: Tokens that are scored together; None = what suits the device.
         cache: Directory of the score cache; None = compute everything.
         decoding: How answers are decoded: greedily, or sampled.
     """
 
     batch_size: int = 64
-    row_tokens: int = 512
+    row_tokens: int | None = None
     cache: Path | None = None
     decoding: Decoding = GREEDY
 
