@@ -239,8 +239,11 @@ def evaluate(
     """Score a model on a suite; write one JSON line per sample."""
     from forgetless import pipeline
     from forgetless.display import show_scores
-    from forgetless.evaluate.endpoint import EndpointOptions
+    from forgetless.evaluate.endpoint import EndpointOptions, refuse_local_flags
 
+    refuse_local_flags(
+        model, {"--device": device != "auto", "--dtype": dtype != "auto", "--batch-size": batch_size != 64}
+    )
     scores = pipeline.evaluate_model(
         model,
         suite=suite,

@@ -118,7 +118,9 @@ class Connection:
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx2.AsyncClient]:
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        headers = {"Content-Type": "application/json"}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
         try:
             client = httpx2.AsyncClient(
                 headers=headers,
@@ -137,7 +139,9 @@ class Connection:
 
     async def _persist(self, client: httpx2.AsyncClient, call: Call) -> Any:
         """Tries a call until it succeeds, is refused, or was tried often enough."""
-        for tries in range(1, self.max_retries + 2):
+        tries = 0
+        while True:
+            tries += 1
             try:
                 return await self._once(client, call)
             except _PassingError as error:
@@ -150,19 +154,19 @@ class Connection:
                 pause = min(FIRST_PAUSE_SECONDS * 2 ** (tries - 1), LONGEST_PAUSE_SECONDS)
                 pause *= self._jitter.uniform(0.5, 1.0)
                 await anyio.sleep(max(pause, error.pause or 0))
-        raise AssertionError  # the last try returns or raises
 
     async def _once(self, client: httpx2.AsyncClient, call: Call) -> Any:
         method = "GET" if call.body is None else "POST"
+        body = None if call.body is None else json.dumps(call.body)
         try:
             with anyio.fail_after(self.timeout_seconds):
-                async with client.stream(method, self.url + call.path, json=call.body) as response:
+                async with client.stream(method, self.url + call.path, content=body) as response:
                     content = await _read(response, call)
         except TimeoutError:
             raise _PassingError(
                 f"no answer within {self.timeout_seconds:g} s", way_out="raise --timeout or lower --concurrency"
             ) from None
-        except httpx2.InvalidURL as error:
+        except (httpx2.InvalidURL, UnicodeError) as error:  # no host can be called that
             raise ConfigError(f"{self.url} is no URL that can be asked ({error})") from None
         except (httpx2.TransportError, httpx2.DecodingError, OSError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__

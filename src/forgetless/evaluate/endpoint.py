@@ -203,6 +203,20 @@ def is_endpoint(model: object) -> bool:
     return isinstance(model, str) and model.lower().startswith(("http://", "https://"))
 
 
+def refuse_local_flags(model: str, flags: Mapping[str, bool]) -> None:
+    """Raises where a flag is set that does nothing for an endpoint.
+
+    Args:
+        model: What the user calls the model.
+        flags: Whether each was set, by name.
+
+    Raises:
+        ConfigError: One is set, and the model is an endpoint.
+    """
+    for flag in (flag for flag, is_set in flags.items() if is_set and is_endpoint(model)):
+        raise ConfigError(f"{flag} is for a model in this process: leave it out, the server decides")
+
+
 def normalise_url(url: str) -> str:
     """Returns the address that paths are added to: `http://localhost:8000` gives `http://localhost:8000/v1`.
 
