@@ -126,10 +126,9 @@ def test_nobody_listens(send: Sender) -> None:
         send(url="http://127.0.0.1:1/v1")
 
 
-@pytest.mark.parametrize("host", ["\u2603.x", "a..b", "a" * 300 + ".invalid"])
-def test_a_host_that_is_none(send: Sender, host: str) -> None:
-    with pytest.raises(ConfigError, match="/v1 is no URL that can be asked"):
-        send(url=f"http://{host}/v1", max_retries=0)
+def test_a_host_that_is_none(send: Sender) -> None:
+    with pytest.raises(ConfigError, match="http://\u2603/v1 is no URL that can be asked"):
+        send(url="http://\u2603/v1")
 
 
 def test_a_prompt_with_half_a_character_can_be_sent(server: FakeServer, send: Sender) -> None:
