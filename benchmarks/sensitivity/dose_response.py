@@ -57,7 +57,7 @@ def tune(loaded: LoadedModel, way: str, *, stop_at: Callable[[int], None]) -> No
     recipe = RECIPES[way]
     examples = list(read_examples(DATA / recipe["file"]))[: recipe["examples"]]
     sequences = encode_examples(examples, loaded.tokenizer, max_tokens=512)
-    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=recipe["rate"], weight_decay=0.0)
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=recipe["rate"], weight_decay=0.0, fused=True)
     order = _endless_order(len(sequences))
     for step in range(1, max(STEPS[way]) + 1):
         loaded.model.train()
