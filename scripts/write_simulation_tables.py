@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "statistics" / "simulations.json"
 PAGE = ROOT / "docs" / "verdict.md"
@@ -24,7 +25,7 @@ def with_tables(page: str, results: Results) -> str:
     def made(match: re.Match[str]) -> str:
         return f"{match[1]}\n{TABLES[match[2]](results)}\n{match[3]}"
 
-    return re.sub(r"(<!-- simulated: (\w+) -->)\n.*?\n(<!-- end -->)", made, page, flags=re.DOTALL)
+    return re.sub(r"(<!-- simulated: (\w+) -->)\n(?:(?!<!--).)*?(<!-- end -->)", made, page, flags=re.DOTALL)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -103,7 +104,7 @@ def false_alarms(results: Results) -> str:
     part = results["false_alarms"]
     rows = [
         [
-            f"{part['tasks']} × {row['n']}",
+            f"{part['tasks']} {TIMES} {row['n']}",
             _percent(row["flip"], 0),
             _percent(row["fail"]["rate"]),
             _percent(row["pass"]["rate"]),
@@ -126,7 +127,7 @@ def other_rules(results: Results) -> str:
     names = list(part["rows"][0]["refused"])
     rows = [
         [
-            f"{row['tasks']} × {row['n']}",
+            f"{row['tasks']} {TIMES} {row['n']}",
             _percent(row["flip"], 0),
             row["change"],
             *(_percent(row["refused"][name]["rate"], 0 if row["change"] != "none" else 1) for name in names),
@@ -152,8 +153,8 @@ def promised_power(results: Results) -> str:
             rows.append([size, gated, *(f"{_three(min(p))} to {_three(max(p))}" for p in powers)])
     return (
         _table(["n", "gated rows", "0/1 scores", "graded scores", "clusters of 3 and 4"], rows)
-        + f"\n\n0/1 scores: enumerated. Others: {simulated['trials']:,} data sets a cell at the median of the drops that "
-        f"{simulated['data_sets']} others promise, seed {simulated['seed']}."
+        + f"\n\n0/1 scores: enumerated. Others: {simulated['trials']:,} data sets a cell at the median of the drops "
+        f"that {simulated['data_sets']} others promise, seed {simulated['seed']}."
     )
 
 
@@ -170,7 +171,7 @@ def noise_floor(results: Results) -> str:
                 }
                 rows.append(
                     [
-                        f"{part['tasks']} × {size}",
+                        f"{part['tasks']} {TIMES} {size}",
                         "run by run" if shift else "sample by sample",
                         f"{100 * drop:.0f} points",
                         _percent(chosen[2]["without"]["rate"]),

@@ -182,7 +182,7 @@ def promised_power_of_counts():
 
 
 def turned(rng, data, drop, kind):
-    """Returns data sets with a true drop: gains become losses, those of a cluster together; then unchanged samples are lost."""
+    """Returns data sets with a true drop: gains become losses, clusters as wholes; then unchanged samples are lost."""
     gains = np.maximum(data, 0.0).mean()
     if drop <= 2.0 * gains:
         return np.where((data > 0.0) & (rng.random((*data.shape[:2], 1)) < drop / 2.0 / gains), -data, data)
@@ -191,7 +191,7 @@ def turned(rng, data, drop, kind):
     return np.where((data == 0.0) & (rng.random(data.shape) < more), losses, -np.abs(data))
 
 
-def promised_power_of_grades(*, seed=37, sets=100, trials=2_000, num_signs=4_999):
+def promised_power_of_grades(*, seed=37, sets=40, trials=1_500, num_signs=4_999):
     """Simulates the power at the drop that rows of graded and clustered scores promise (the median over data sets)."""
     rng, rows = np.random.default_rng(seed), []
     for kind, flip in (("quarters", 0.05), ("quarters", 0.08), ("word F1", 0.10), ("word F1", 0.25)):

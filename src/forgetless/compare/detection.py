@@ -6,6 +6,8 @@ are used up, samples that didn't change are lost too, one by one, by sizes like 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
@@ -17,11 +19,11 @@ from forgetless.compare.power import POWER, smallest_share
 MAX_FLIPPED_UNITS = 250
 """Clusters (or samples) up to which the test itself is simulated; beyond, its statistic is normal enough."""
 
-NUM_DATA_SETS = 300
+NUM_DATA_SETS = 200
 """Data sets that are drawn for each power, the same random numbers for every drop."""
 
-NUM_SIGNS = 2_999
-"""Signs that are drawn for each test: enough for levels of a thousandth."""
+MIN_SIGNS, MAX_SIGNS = 499, 9_999
+"""Signs that are drawn for each test: so many that twelve draws lie in its tail, within these bounds."""
 
 MAX_NUMBERS = 1_000_000
 """Differences that are drawn at a time, which bounds time and memory."""
@@ -48,9 +50,9 @@ def simulated_drop(
         The drop, or None when not even losing everything would be detected with that power.
     """
     rng = generator if generator is not None else np.random.default_rng(0)
-    data = _Alternatives(np.asarray(differences, dtype=np.float64), clusters, rng=rng)
+    data = _Alternatives(np.asarray(differences, dtype=np.float64), clusters, level=level, rng=rng)
     power = data.tested_power if data.num_units <= MAX_FLIPPED_UNITS else data.normal_power
-    return smallest_share(lambda drop: power(drop, level=level) >= POWER, precision=PRECISION)
+    return smallest_share(lambda drop: power(drop) >= POWER, precision=PRECISION)
 
 
 class _Alternatives:
@@ -59,10 +61,14 @@ class _Alternatives:
     Args:
         differences: tuned - base per sample.
         clusters: Cluster label of each sample, or None.
+        level: One-sided level of the test.
         rng: Source of the draws.
     """
 
-    def __init__(self, differences: FloatArray, clusters: ArrayLike | None, *, rng: np.random.Generator) -> None:
+    def __init__(
+        self, differences: FloatArray, clusters: ArrayLike | None, *, level: float, rng: np.random.Generator
+    ) -> None:
+        self._level = level
         table, is_sample = _by_cluster(differences, clusters)
         self.num_units = table.shape[0]
         sizes = np.append(np.abs(differences[differences != 0.0]), 1.0)
@@ -81,7 +87,9 @@ class _Alternatives:
         self._turns = rng.random((*shape, 1))
         self._draws = rng.random(self._data.shape)
         self._new_losses = -rng.choice(sizes, size=self._data.shape)
-        self._signs = _signs(rng, self.num_units if is_small else 0)
+        num_signs = min(MAX_SIGNS, max(MIN_SIGNS, math.ceil(12.0 / level)))
+        signs = rng.integers(0, 2, size=(num_signs, self.num_units if is_small else 0), dtype=np.int8)
+        self._signs = (2 * signs - 1).astype(np.float32)
 
     def _with_drop(self, drop: float) -> FloatArray:
         """Returns the sums of the units, shape (data sets, units), at a mean difference of -drop."""
@@ -99,24 +107,20 @@ class _Alternatives:
             changed = np.where(self._is_unchanged & (self._draws < share), self._new_losses, -np.abs(data))
         return np.asarray(changed.sum(axis=2), dtype=np.float64)
 
-    def tested_power(self, drop: float, *, level: float) -> float:
+    def tested_power(self, drop: float) -> float:
         """Returns the share of the data sets whose sign-flip p-value is at most the level."""
         sums = self._with_drop(drop)
         flipped = self._signs @ np.abs(sums).T.astype(np.float32)
         hits = (flipped <= sums.sum(axis=1) + 1e-4).sum(axis=0)
-        return float(np.mean((1 + hits) / (1 + NUM_SIGNS) <= level))
+        return float(np.mean((1 + hits) / (1 + len(self._signs)) <= self._level))
 
-    def normal_power(self, drop: float, *, level: float) -> float:
+    def normal_power(self, drop: float) -> float:
         """Returns the power of comparing the total with its sign-flip standard deviation."""
         sums = self._with_drop(drop)
         total = float(sums.sum(axis=1).mean())
         null = float((sums**2).sum(axis=1).mean())
         spread = max(null - total**2 / self.num_units, 1e-12)
-        return float(special.ndtr((-total - normal_quantile(1.0 - level) * np.sqrt(null)) / np.sqrt(spread)))
-
-
-def _signs(rng: np.random.Generator, num_units: int) -> NDArray[np.float32]:
-    return (2 * rng.integers(0, 2, size=(NUM_SIGNS, num_units), dtype=np.int8) - 1).astype(np.float32)
+        return float(special.ndtr((-total - normal_quantile(1.0 - self._level) * np.sqrt(null)) / np.sqrt(spread)))
 
 
 def _by_cluster(differences: FloatArray, clusters: ArrayLike | None) -> tuple[FloatArray, NDArray[np.bool_]]:
