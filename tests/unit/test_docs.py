@@ -92,6 +92,8 @@ def test_the_simulations_show_what_the_pages_claim() -> None:
     assert all(row["coverage"]["effective Tango"][0] >= 0.94 for row in grades)
     assert all(row["coverage"]["effective Tango"][0] <= 0.96 for row in grades if row["n"] == 600)
     assert all(0.77 <= row["power"] <= 0.83 for row in results["promised_power_of_counts"]["rows"])
+    graded = [row for row in results["promised_power_of_grades"]["rows"] if row["n"] == 600]
+    assert all(abs(row["power"]["rate"] - 0.8) <= 0.035 for row in graded)
     noise = [row for row in results["noise_floor"]["rows"] if row["drop"] == 0.0]
     assert all(row["with"]["rate"] <= alarms["alpha"] for row in noise)
     assert max(row["without"]["rate"] for row in noise) > 2 * alarms["alpha"]
