@@ -57,8 +57,8 @@ def tango_upper(lost: ArrayLike, gained: ArrayLike, num_samples: ArrayLike, *, q
 
 
 IMAGINED_FLIP = 0.25
-"""Weight of one imagined flip of size 1 in the typical size of a flip. A whole one is safe too, but wider than need be
-at 200 samples; none leaves the one-sided bound below 94 % where two or three flips were seen."""
+"""Weight of one imagined flip of size 1 in the typical size of a flip. Chosen by simulation: a whole one covers up to
+99.6 % at 200 samples, this weight and the next up to 97.3 %, and neither less than 94.5 %."""
 
 IMAGINED_CLUSTER = 0.1
 """Weight of one imagined flip, shared by its whole cluster, in the design effect."""
