@@ -234,6 +234,9 @@ def evaluate(
     timeout: Timeout = None,
     retries: Retries = None,
     trust_endpoint_cache: TrustEndpointCache = False,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature of free answers; 0 = greedy.", min=0.0)] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that hold this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model on a suite; write one JSON line per sample."""
@@ -263,6 +266,9 @@ def evaluate(
             },
         ),
         use_cache=cache,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
         reporter=TerminalReporter(),
     )
     show_scores(console, scores, as_json=as_json, out=out)
@@ -278,18 +284,36 @@ def compare(
     margin: Annotated[float, typer.Option(help="Largest drop that is tolerated, in score units.")] = 0.03,
     alpha: Annotated[float, typer.Option(help="Error rate of the verdict.")] = 0.05,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Directory for comparison.json.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Directory for comparison.json, report.html, report.md, junit.xml.", show_default=False
+        ),
+    ] = None,
+    noise_floor: Annotated[
+        list[Path] | None,
+        typer.Option(help="Scores of a further run of the base, repeatable (two at least).", show_default=False),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="Metric of lm-evaluation-harness; default: exact_match, acc, em or f1.")
     ] = None,
+    style: Annotated[
+        Literal["table", "markdown", "junit", "json"], typer.Option("--format", help="What to print.")
+    ] = "table",
     as_json: JsonFlag = False,
 ) -> None:
     """Judge two sets of scores: paired tests, intervals, verdict; exits by the verdict."""
     from forgetless import pipeline
 
-    comparison = pipeline.compare_files(base, tuned, margin=margin, alpha=alpha, metric=metric, out=out)
-    _show_result(comparison, as_json=as_json, directory=out, has_report=False)
+    comparison = pipeline.compare_files(
+        base, tuned, margin=margin, alpha=alpha, metric=metric, noise=noise_floor or [], out=out
+    )
+    if style in ("markdown", "junit") and not as_json:
+        from forgetless.report import Evidence, render_junit, render_markdown
+
+        render = render_markdown if style == "markdown" else render_junit
+        print(render(Evidence(out.name if out is not None else "comparison", comparison)), end="")
+    else:
+        _show_result(comparison, as_json=as_json or style == "json", directory=out)
     raise typer.Exit(comparison.verdict.exit_code)
 
 
@@ -380,13 +404,13 @@ def root(
     pass
 
 
-def _show_result(comparison: Any, *, as_json: bool, directory: Path | None, has_report: bool = True) -> None:
+def _show_result(comparison: Any, *, as_json: bool, directory: Path | None) -> None:
     from forgetless.display import show_comparison
 
     if as_json:
         print(comparison.to_json(), end="")
         return
-    page = directory / "report.html" if directory is not None and has_report else None
+    page = directory / "report.html" if directory is not None else None
     show_comparison(console, comparison, report=page)
 
 

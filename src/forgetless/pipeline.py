@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,12 @@ from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
 from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
-from forgetless.rundir import RunDirectory, library_versions, refuse_foreign_file, version
+from forgetless.rundir import RunDirectory, library_versions, noise_files, refuse_foreign_file, version
 from forgetless.tasks.base import load_suite
 
 if TYPE_CHECKING:
     from forgetless.evaluate.endpoint import EndpointOptions
+    from forgetless.evaluate.runner import EvaluationOptions
     from forgetless.models import LoadedModel
     from forgetless.tasks.base import Task
 
@@ -71,6 +72,7 @@ def run(
     for text in job.warnings:
         reporter.note(text)
     model = _base_stage(job, directory, reporter)
+    model = _noise_stage(job, directory, reporter, model)
     _train_stage(job, directory, reporter, model)
     del model
     release_memory()
@@ -157,6 +159,21 @@ def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> Loaded
     return loaded
 
 
+def _noise_stage(
+    job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None
+) -> LoadedModel | None:
+    """Asks the base the free tasks again, each time with another seed; returns it where it is loaded."""
+    settings = job.config.evaluation
+    if settings.noise_floor and not settings.temperature:
+        reporter.note("greedy decoding in this process repeats itself: the noise floor is zero, and no run is repeated")
+        return loaded
+    for number in range(1, settings.noise_floor + 1):
+        if not directory.is_done(f"noise-{number}", directory.noise(number)):
+            loaded = loaded or _load(job, job.config.model, reporter)
+            _score_stage(job, directory, reporter, "base", loaded, repeat=number)
+    return loaded
+
+
 def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     """Scores the artefact that was saved, read back from disk."""
     if directory.is_done("tuned", directory.scores("tuned")):
@@ -165,26 +182,35 @@ def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     _score_stage(job, directory, reporter, "tuned", loaded)
 
 
-def _score_stage(job: Job, directory: RunDirectory, reporter: Reporter, side: str, loaded: LoadedModel) -> None:
+def _score_stage(
+    job: Job, directory: RunDirectory, reporter: Reporter, side: str, loaded: LoadedModel, *, repeat: int = 0
+) -> None:
+    """Scores a side; a repeat (of the base, from 1) takes another seed and asks only what is decoded."""
+    from forgetless.evaluate.requests import Decoding
     from forgetless.evaluate.runner import EvaluationOptions, evaluate
     from forgetless.evaluate.target import target_tasks
     from forgetless.models import cache_directory
 
     settings = job.config.evaluation
     tasks = [*job.suite, *target_tasks(job.test)]
+    stage, title, path = side, f"Asking the {side} model", directory.scores(side)
+    if repeat:
+        stage, title, path = f"noise-{repeat}", f"Asking the base again ({repeat})", directory.noise(repeat)
+        tasks = [task for task in tasks if task.spec.kind == "generate"]
     cache = cache_directory() / "scores" if settings.cache else None
-    with directory.stage(side) as facts, reporter.task(f"Asking the {side} model") as progress:
+    decoding = Decoding(settings.temperature, settings.top_p, job.config.seed + repeat)
+    with directory.stage(stage) as facts, reporter.task(title) as progress:
         reached: list[float] = []
 
         def watch(done: float, total: float) -> None:
             reached.append(total)
             progress(done, total)
 
-        options = EvaluationOptions(batch_size=settings.batch_size, cache=cache)
+        options = EvaluationOptions(batch_size=settings.batch_size, cache=cache, decoding=decoding)
         scores = evaluate(loaded, tasks, options=options, progress=watch)
         facts["cached"] = not reached  # nothing was left to be asked
         facts["num_samples"] = len(scores)
-        _keep(directory.scores(side), scores)
+        _keep(path, scores)
 
 
 def _keep(path: Path, scores: Sequence[SampleScore]) -> None:
@@ -298,6 +324,7 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
             margin=gate.margin,
             alpha=gate.alpha,
             cross_entropy_margin=gate.cross_entropy_margin,
+            noise=[read_scores(path) for path in noise_files(directory.path)],
             recipe={
                 "methods": [method.name for method in job.methods],
                 "learning_rate": job.learning_rate,
@@ -329,11 +356,12 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error
 
 
-def build_pages(directory: Path) -> list[Path]:
+def build_pages(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
     """Builds the pages of a run directory from what it holds.
 
     Args:
         directory: The run directory; only its comparison.json has to be there.
+        names: Which pages; none = all.
 
     Returns:
         The pages, report.html first.
@@ -346,7 +374,7 @@ def build_pages(directory: Path) -> list[Path]:
 
     read_comparison(directory / "comparison.json")
     try:
-        return build_report(directory)
+        return build_report(directory, names=names)
     except OSError as error:
         raise RunError(f"the report cannot be written into {directory} ({error.strerror})") from error
 
@@ -359,9 +387,27 @@ def compare_files(
     alpha: float = 0.05,
     cross_entropy_margin: float = 0.05,
     metric: str | None = None,
+    noise: Sequence[Path] = (),
     out: Path | None = None,
 ) -> Comparison:
-    """Compares scores that lie on disk; with `out`, writes comparison.json and copies of the scores there."""
+    """Compares scores that lie on disk.
+
+    Args:
+        base: Scores of the base: a score file, a run directory, or lm-evaluation-harness output.
+        tuned: Scores of the tuned model, likewise.
+        margin: Largest tolerated drop of a mean grade.
+        alpha: Level of tests and intervals.
+        cross_entropy_margin: Largest tolerated rise of a retention cross-entropy.
+        metric: Metric of lm-evaluation-harness to compare.
+        noise: Further runs of the base; those of a run directory are found without being named.
+        out: Where comparison.json, copies of the scores, report.html, report.md and junit.xml are written.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ForgetlessError: Scores can't be read or paired, or a limit is out of range.
+    """
     from forgetless.compare.comparison import compare
     from forgetless.compare.sources import read_any_scores
 
@@ -369,8 +415,15 @@ def compare_files(
         "base": read_any_scores(base, side="base", metric=metric),
         "tuned": read_any_scores(tuned, side="tuned", metric=metric),
     }
+    repeats = [*noise] or noise_files(base)
+    runs = [read_any_scores(path, side="base", metric=metric) for path in repeats]
     comparison = compare(
-        sides["base"], sides["tuned"], margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin
+        sides["base"],
+        sides["tuned"],
+        margin=margin,
+        alpha=alpha,
+        cross_entropy_margin=cross_entropy_margin,
+        noise=runs,
     )
     if out is not None:
         directory = RunDirectory(out)
@@ -378,6 +431,9 @@ def compare_files(
         write_comparison(directory.comparison, comparison)
         for side, scores in sides.items():  # so that a report shows the samples that changed
             _keep(directory.scores(side), scores)
+        for number, scores in enumerate(runs, start=1):
+            _keep(directory.noise(number), scores)
+        build_pages(out, names=("report.html", "report.md", "junit.xml"))
     return comparison
 
 
@@ -402,25 +458,35 @@ def evaluate_model(
     batch_size: int = 64,
     endpoint: EndpointOptions | None = None,
     use_cache: bool = True,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
     """Loads a model, or reaches an endpoint, and evaluates it on a suite; with `out`, writes the scores there."""
-    from forgetless.evaluate.endpoint import is_endpoint
+    from forgetless.evaluate.endpoint import EndpointOptions, is_endpoint
+    from forgetless.evaluate.requests import Decoding
     from forgetless.evaluate.runner import EvaluationOptions, evaluate
     from forgetless.models import cache_directory, load_model
 
     reporter = reporter or Silent()
     # What can be refused is, before the model is loaded.
     tasks = load_suite(suite, tasks_directories)
+    if not 0.0 < top_p <= 1.0:
+        raise ConfigError(f"top_p {top_p} is not in (0, 1]: it is the share of probability that is sampled from")
     if out is not None:
         refuse_foreign_file(out)
-    cache = cache_directory() / "scores" if use_cache else None
+    options = EvaluationOptions(
+        batch_size=batch_size,
+        cache=cache_directory() / "scores" if use_cache else None,
+        decoding=Decoding(temperature, top_p, seed),
+    )
     if is_endpoint(model):
-        scores = _ask_endpoint(model, tasks, out=out, cache=cache, options=endpoint, reporter=reporter)
+        options = replace(options, endpoint=endpoint or EndpointOptions())
+        scores = _ask_endpoint(model, tasks, out=out, options=options, reporter=reporter)
     else:
         with reporter.task(f"Loading {model}"):
             loaded = load_model(model, device=device, dtype=dtype)
-        options = EvaluationOptions(batch_size=batch_size, cache=cache)
         with reporter.task(f"Asking {model}") as progress:
             scores = evaluate(loaded, tasks, options=options, progress=progress)
     if out is not None:
@@ -429,19 +495,13 @@ def evaluate_model(
 
 
 def _ask_endpoint(
-    url: str,
-    tasks: Sequence[Task],
-    *,
-    out: Path | None,
-    cache: Path | None,
-    options: EndpointOptions | None,
-    reporter: Reporter,
+    url: str, tasks: Sequence[Task], *, out: Path | None, options: EvaluationOptions, reporter: Reporter
 ) -> list[SampleScore]:
     """Evaluates a served model; what it answered before a stop lies beside `out`, and is removed at the end."""
     from forgetless.evaluate.endpoint import EndpointModel
-    from forgetless.evaluate.runner import EvaluationOptions, answerable, ask, count_known
+    from forgetless.evaluate.runner import answerable, ask, count_known
 
-    model = EndpointModel(url, options=options)
+    model, cache = EndpointModel(url, options=options.endpoint, decoding=options.decoding), options.cache
     with reporter.task(f"Reaching {model.url}"):
         served = model.served_model()
     free = answerable(model, tasks)
@@ -454,7 +514,7 @@ def _ask_endpoint(
         reporter.note(f"going on with {num_known} scores kept in {cache}; to ask everything again, remove it")
     try:
         with reporter.task(f"Asking {served.name} at {model.url}") as progress:
-            scores = ask(model, free, options=EvaluationOptions(cache=cache), progress=progress)
+            scores = ask(model, free, options=replace(options, cache=cache), progress=progress)
     except RunError as error:
         num_known = count_known(model, free, cache)
         way_out = "run the same again to go on" if cache is not None else "give --out to keep them another time"

@@ -129,10 +129,9 @@ class SampleScore:
         for name, value in (("score", score), ("weight", raw.get("weight")), ("chance", raw.get("chance"))):
             if value is not None and not _is_finite(value):
                 raise fail(f"{value!r} is not a finite number", name)
-        if not isinstance(raw.get("details", {}), Mapping | None):
+        if not isinstance(raw.get("details", {}), _OBJECT):
             raise fail("is not an object", "details")
-        known = {f.name for f in fields(cls)}
-        values = {name: value for name, value in raw.items() if name in known and value is not None}
+        values = {name: value for name, value in raw.items() if name in _SCORE_FIELDS and value is not None}
         try:
             values["role"] = Role(values.get("role", Role.RETENTION))
             values["unit"] = Unit(values.get("unit", Unit.GRADE))
@@ -145,6 +144,10 @@ class SampleScore:
             if name in values:
                 values[name] = str(values[name])
         return cls(**values)
+
+
+_OBJECT = (dict, Mapping, type(None))  # dict first: the others are slow to ask
+_SCORE_FIELDS = frozenset(f.name for f in fields(SampleScore))  # looked up once a line, so made once
 
 
 def _is_finite(value: object) -> bool:
@@ -210,6 +213,11 @@ class Row:
     `base`, `tuned`, `delta` (tuned - base), `ci_low`, `ci_high`, `forgetting_upper`, `min_detectable_drop` are in the
     unit of the row. For cross-entropy delta keeps its sign (tuned - base, positive = worse) and `forgetting_upper`
     bounds the rise. `p_value` is one-sided for a loss. Figures that don't exist are None.
+
+    `kept_right` and `kept_wrong` count the samples whose grade stayed, at one half or more and below. The three figures
+    beyond chance are shares of the samples of a multiple-choice task (`compare.statistics.chance_adjusted`). The noise
+    figures say how far `noise_runs` runs of the base lie apart: standard deviation of their means, share of the samples
+    that change between two runs, and the drop that FORGOT has to exceed.
     """
 
     task: str
@@ -234,6 +242,15 @@ class Row:
     num_clusters: int | None = None
     test: str = ""
     note: str = ""
+    kept_right: int | None = None
+    kept_wrong: int | None = None
+    forgetting_beyond_chance: float | None = None
+    gain_beyond_chance: float | None = None
+    largest_forgetting: float | None = None
+    noise_runs: int | None = None
+    noise_spread: float | None = None
+    noise_flips: float | None = None
+    noise_bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +316,8 @@ class Comparison:
 
 
 def _row(raw: Mapping[str, Any]) -> Row:
-    values = dict(raw)
+    known = {f.name for f in fields(Row)}
+    values = {name: value for name, value in raw.items() if name in known}  # a later version may add figures
     values |= {"role": Role(raw["role"]), "status": Status(raw["status"]), "unit": Unit(raw.get("unit", Unit.GRADE))}
     return Row(**values)
 

@@ -194,3 +194,9 @@ def test_a_comparison_that_is_not_there_says_who_writes_it(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be read"):
         read_comparison(tmp_path / "file" / "comparison.json")
+
+
+def test_figures_that_a_later_version_added_to_a_row_are_passed_over() -> None:
+    raw = json.loads(COMPARISON.to_json())
+    raw["pooled"]["figure_of_tomorrow"] = 1.0
+    assert Comparison.from_mapping(raw) == COMPARISON

@@ -25,6 +25,8 @@ def render_junit(evidence: Evidence) -> str:
     suites[0].insert(0, _properties(evidence))
     if comparison.checks:
         suites.append(_suite("forgetless.checks", [_check_case(check) for check in comparison.checks]))
+    if comparison.problems:
+        ElementTree.SubElement(suites[0], "system-out").text = visible("\n".join(comparison.problems))
     root = ElementTree.Element("testsuites", {"name": visible(evidence.name), **_totals(suites)})
     root.extend(suites)
     ElementTree.indent(root)
