@@ -118,8 +118,22 @@ def test_numeric(answer: str, value: object) -> None:
     assert grade("numeric", answer, value=value) == 1
 
 
-@pytest.mark.parametrize("answer", ["9" * 10_000, "1." + "3" * 10_000, "1e999", "1/" + "7" * 5_000, "9^999",
-                                    "1e-999", "1," * 5_000, "-" * 5_000, "one " * 5_000, "point " * 100, "a third third"])  # fmt: skip
+ODD_NUMBERS = [
+    "9" * 10_000,
+    "1." + "3" * 10_000,
+    "1e999",
+    "1e-999",
+    "1/" + "7" * 5_000,
+    "9^999",
+    "1," * 5_000,
+    "-" * 5_000,
+    "one " * 5_000,
+    "point " * 100,
+    "a third third",
+]
+
+
+@pytest.mark.parametrize("answer", ODD_NUMBERS, ids=lambda answer: answer[:10])
 def test_no_number_is_too_odd_to_read(answer: str) -> None:
     assert grade("numeric", answer, value=42) == 0
 
