@@ -205,9 +205,18 @@ app.command("train")(with_config_flags(train))
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Alias, hub id, or directory (weights, adapter or run).")],
+    model: Annotated[str, typer.Argument(help="Alias, hub id, directory (weights, adapter or run), GGUF file.")],
     suite: Annotated[str, typer.Option(help="Suite, or suites and tasks separated by commas.")] = "core",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Score file to write.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Score file to write; with --with-base, a directory.", show_default=False),
+    ] = None,
+    with_base: Annotated[
+        bool, typer.Option("--with-base", help="Score an adapter and its base with one load.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Most samples of each task, drawn by content.", min=1, show_default=False)
+    ] = None,
     tasks_dir: TasksDir = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
@@ -217,20 +226,24 @@ def evaluate(
 ) -> None:
     """Score a model on a suite; write one JSON line per sample."""
     from forgetless import pipeline
-    from forgetless.display import show_scores
+    from forgetless.display import show_pair, show_scores
+    from forgetless.pair import evaluate_pair
 
-    scores = pipeline.evaluate_model(
-        model,
-        suite=suite,
-        out=out,
-        tasks_directories=tasks_dir or [],
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        use_cache=cache,
-        reporter=TerminalReporter(),
-    )
-    show_scores(console, scores, as_json=as_json, out=out)
+    options: dict[str, Any] = {
+        "suite": suite,
+        "out": out,
+        "tasks_directories": tasks_dir or [],
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "use_cache": cache,
+        "limit": limit,
+        "reporter": TerminalReporter(),
+    }
+    if with_base:
+        show_pair(console, evaluate_pair(model, **options), as_json=as_json, out=out)
+    else:
+        show_scores(console, pipeline.evaluate_model(model, **options), as_json=as_json, out=out)
 
 
 @app.command()

@@ -197,9 +197,12 @@ def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
 
     config = job.config
     with reporter.task(f"Loading {name}"):
-        return load_model(
+        loaded = load_model(
             name, device=config.device, dtype=config.training.dtype, trust_remote_code=config.trust_remote_code
         )
+    for note in loaded.notes:
+        reporter.note(note)
+    return loaded
 
 
 def mix_data(job: Job, tokenizer: Any) -> Sequence[Example]:
@@ -399,6 +402,7 @@ def evaluate_model(
     dtype: str = "auto",
     batch_size: int = 64,
     use_cache: bool = True,
+    limit: int | None = None,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
     """Loads a model and evaluates it on a suite; with `out`, writes the scores there."""
@@ -407,11 +411,13 @@ def evaluate_model(
 
     reporter = reporter or Silent()
     # What can be refused is, before the model is loaded.
-    tasks = load_suite(suite, tasks_directories)
+    tasks = load_suite(suite, tasks_directories, limit=limit)
     if out is not None:
         refuse_foreign_file(out)
     with reporter.task(f"Loading {model}"):
         loaded = load_model(model, device=device, dtype=dtype)
+    for note in loaded.notes:
+        reporter.note(note)
     options = EvaluationOptions(batch_size=batch_size, cache=cache_directory() / "scores" if use_cache else None)
     with reporter.task(f"Asking {model}") as progress:
         scores = evaluate(loaded, tasks, options=options, progress=progress)

@@ -174,12 +174,13 @@ def list_suites() -> dict[str, list[str]]:
     return suites
 
 
-def load_suite(name: str, directories: Iterable[Path] = ()) -> list[Task]:
+def load_suite(name: str, directories: Iterable[Path] = (), *, limit: int | None = None) -> list[Task]:
     """Loads the tasks of a suite.
 
     Args:
         name: Name of a suite or of a task, or several of them separated by commas.
         directories: Directories with the user's own tasks.
+        limit: Most samples of each task; None = all of them.
 
     Returns:
         The tasks, each once, in the order in which they are named.
@@ -197,7 +198,8 @@ def load_suite(name: str, directories: Iterable[Path] = ()) -> list[Task]:
             wanted[part] = None
         else:
             raise ConfigError(f"there is no suite or task {part!r}{did_you_mean(part, [*suites, *tasks])}")
-    return [load_task(tasks[task]) for task in wanted]
+    loaded = [load_task(tasks[task]) for task in wanted]
+    return loaded if limit is None else [task.limit(limit) for task in loaded]
 
 
 def fingerprint_suite(tasks: Iterable[Task]) -> str:
