@@ -274,3 +274,12 @@ def test_pictures_are_left_out(hub: Loader, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_setting_of_a_hub_data_set_is_checked_first(hub: Loader) -> None:
     with pytest.raises(ConfigError, match=r"data\.columns\.answer"):
         hub(columns={"answer": 5})
+
+
+def test_a_hub_data_set_without_rows_is_refused(hub: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    empty = datasets.Dataset.from_dict({"question": [], "choices": [], "answer": []})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: empty)
+    with pytest.raises(DataError, match="hub data set someone/some, test: holds no samples"):
+        hub()
