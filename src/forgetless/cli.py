@@ -220,10 +220,22 @@ app.command("train")(with_config_flags(train))
 @app.command()
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="Alias, hub id, directory (weights, adapter or run), or an endpoint's http://...")
+        str,
+        typer.Argument(
+            help="Alias, hub id, directory (weights, adapter or run), GGUF file, or an endpoint's http://..."
+        ),
     ],
     suite: Annotated[str, typer.Option(help="Suite, or suites and tasks separated by commas.")] = "core",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Score file to write.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Score file to write; with --with-base, a directory.", show_default=False),
+    ] = None,
+    with_base: Annotated[
+        bool, typer.Option("--with-base", help="Score an adapter and its base with one load.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Most samples of each task, drawn by content.", min=1, show_default=False)
+    ] = None,
     tasks_dir: TasksDir = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
@@ -241,37 +253,41 @@ def evaluate(
 ) -> None:
     """Score a model on a suite; write one JSON line per sample."""
     from forgetless import pipeline
-    from forgetless.display import show_scores
+    from forgetless.display import show_pair, show_scores
     from forgetless.evaluate.endpoint import EndpointOptions, refuse_local_flags
+    from forgetless.evaluate.requests import Decoding
+    from forgetless.pair import evaluate_pair
 
     refuse_local_flags(
         model, {"--device": device != "auto", "--dtype": dtype != "auto", "--batch-size": batch_size != 64}
     )
-    scores = pipeline.evaluate_model(
+    endpoint = EndpointOptions.from_flags(
         model,
-        suite=suite,
-        out=out,
-        tasks_directories=tasks_dir or [],
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        endpoint=EndpointOptions.from_flags(
-            model,
-            {
-                "--served-model": served_model,
-                "--concurrency": concurrency,
-                "--timeout": timeout,
-                "--retries": retries,
-                "--trust-endpoint-cache": trust_endpoint_cache or None,
-            },
-        ),
-        use_cache=cache,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        reporter=TerminalReporter(),
+        {
+            "--served-model": served_model,
+            "--concurrency": concurrency,
+            "--timeout": timeout,
+            "--retries": retries,
+            "--trust-endpoint-cache": trust_endpoint_cache or None,
+        },
     )
-    show_scores(console, scores, as_json=as_json, out=out)
+    options: dict[str, Any] = {
+        "suite": suite,
+        "out": out,
+        "tasks_directories": tasks_dir or [],
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "use_cache": cache,
+        "limit": limit,
+        "decoding": Decoding(temperature, top_p, seed),
+        "reporter": TerminalReporter(),
+    }
+    if with_base:
+        show_pair(console, evaluate_pair(model, **options), as_json=as_json, out=out)
+    else:
+        scores = pipeline.evaluate_model(model, endpoint=endpoint, **options)
+        show_scores(console, scores, as_json=as_json, out=out)
 
 
 @app.command()

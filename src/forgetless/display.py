@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,21 @@ def show_scores(console: Console, scores: Sequence[SampleScore], *, as_json: boo
     console.print(table)
     if out is not None:
         console.print(f"scores: {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_pair(console: Console, sides: Mapping[str, Sequence[SampleScore]], *, as_json: bool, out: Path | None) -> None:
+    """Prints the mean scores of a base and of an adapter on it, side by side."""
+    rows = {side: [_summary(name, group) for name, group in _by_task(scores).items()] for side, scores in sides.items()}
+    if as_json:
+        print(json.dumps({"schema": 1, **rows}))
+        return
+    table = Table("task", "n", *rows, "unit", box=box.SIMPLE_HEAD, pad_edge=False)
+    for pair in zip(*rows.values(), strict=True):
+        means = [f"{row['mean']:.3f}" for row in pair]
+        table.add_row(escape(pair[0]["task"]), str(pair[0]["num_samples"]), *means, pair[0]["unit"])
+    console.print(table)
+    if out is not None:
+        console.print(f"scores: {out} (forgetless compare {out} {out})", highlight=False, markup=False, soft_wrap=True)
 
 
 def _by_task(scores: Iterable[SampleScore]) -> dict[str, list[SampleScore]]:

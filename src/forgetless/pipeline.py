@@ -13,6 +13,7 @@ from forgetless.config import Config
 from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
 from forgetless.errors import ConfigError, RunError
+from forgetless.evaluate.requests import GREEDY, Decoding
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
@@ -225,9 +226,12 @@ def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
 
     config = job.config
     with reporter.task(f"Loading {name}"):
-        return load_model(
+        loaded = load_model(
             name, device=config.device, dtype=config.training.dtype, trust_remote_code=config.trust_remote_code
         )
+    for note in loaded.notes:
+        reporter.note(note)
+    return loaded
 
 
 def mix_data(job: Job, tokenizer: Any) -> Sequence[Example]:
@@ -458,35 +462,30 @@ def evaluate_model(
     batch_size: int = 64,
     endpoint: EndpointOptions | None = None,
     use_cache: bool = True,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
+    limit: int | None = None,
+    decoding: Decoding = GREEDY,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
     """Loads a model, or reaches an endpoint, and evaluates it on a suite; with `out`, writes the scores there."""
     from forgetless.evaluate.endpoint import EndpointOptions, is_endpoint
-    from forgetless.evaluate.requests import Decoding
     from forgetless.evaluate.runner import EvaluationOptions, evaluate
     from forgetless.models import cache_directory, load_model
 
     reporter = reporter or Silent()
     # What can be refused is, before the model is loaded.
-    tasks = load_suite(suite, tasks_directories)
-    if not 0.0 < top_p <= 1.0:
-        raise ConfigError(f"top_p {top_p} is not in (0, 1]: it is the share of probability that is sampled from")
+    tasks = load_suite(suite, tasks_directories, limit=limit)
     if out is not None:
         refuse_foreign_file(out)
-    options = EvaluationOptions(
-        batch_size=batch_size,
-        cache=cache_directory() / "scores" if use_cache else None,
-        decoding=Decoding(temperature, top_p, seed),
-    )
+    cache = cache_directory() / "scores" if use_cache else None
+    options = EvaluationOptions(batch_size=batch_size, cache=cache, decoding=decoding)
     if is_endpoint(model):
         options = replace(options, endpoint=endpoint or EndpointOptions())
         scores = _ask_endpoint(model, tasks, out=out, options=options, reporter=reporter)
     else:
         with reporter.task(f"Loading {model}"):
             loaded = load_model(model, device=device, dtype=dtype)
+        for note in loaded.notes:
+            reporter.note(note)
         with reporter.task(f"Asking {model}") as progress:
             scores = evaluate(loaded, tasks, options=options, progress=progress)
     if out is not None:

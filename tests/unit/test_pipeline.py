@@ -146,10 +146,3 @@ def test_the_base_is_asked_again_with_other_seeds(
 def test_a_single_repeat_is_refused(config: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="noise_floor 1 is too few"):
         start_noisy(config, tmp_path / "out", noise_floor=1)
-
-
-def test_an_impossible_top_p_is_refused(tiny_directory: Path, tasks_directory: Path) -> None:
-    with pytest.raises(ConfigError, match=r"top_p 0.0 is not in \(0, 1\]"):
-        pipeline.evaluate_model(
-            str(tiny_directory), suite="letters", tasks_directories=[tasks_directory], top_p=0.0, temperature=0.5
-        )

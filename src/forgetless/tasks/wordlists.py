@@ -229,14 +229,20 @@ _ZERO_TO_TWENTY = _words("""
 """)
 _TENS = {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 NUMBER_WORDS = {word: value for value, word in enumerate(_ZERO_TO_TWENTY)} | _TENS
-NUMBER_SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
+NUMBER_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 # A full stop after these never ends a sentence ...
-TITLES = frozenset(_words("dr mr mrs ms mx prof mt sgt capt lt col gen rev hon gov sen rep vs eg ie e.g i.e cf viz"))
+TITLES = frozenset(
+    _words("""
+    dr mr mrs ms mx prof mt sgt capt lt col gen rev hon gov sen rep vs eg ie e.g i.e cf viz mme mlle sra dra herr hr fr
+    dott prof.ssa
+""")
+)
 # ... and after these only when what follows starts like a sentence: in "No. 5" it doesn't, in "etc. The rest" it does.
 ABBREVIATIONS = frozenset(
     _words("""
     etc inc ltd co corp jr sr st fig approx dept est no vol p pp jan feb mar apr jun jul aug sep sept oct nov dec
+    ph.d m.sc b.sc bzw usw ca nr bspw evtl ggf p.ex pág ud uds tel
 """)
 )
 SENTENCE_STARTERS = frozenset(
@@ -244,5 +250,9 @@ SENTENCE_STARTERS = frozenset(
     the a an it he she they we you i this that these those there in on at his her its their our my your and but so then
     when while after before if as for what who why how where is are was do does let
 """)
+)
+# "am 3. Oktober": a full stop behind a number that makes it an ordinal.
+MONTHS_AFTER_ORDINALS = frozenset(
+    _words("januar februar märz april mai juni juli august september oktober november dezember jahrhundert")
 )
 MINOR_TITLE_WORDS = frozenset(_words("a an the and but or nor of in on at to by for from with as is"))

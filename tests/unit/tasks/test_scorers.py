@@ -429,7 +429,7 @@ def test_members_of_an_unknown_gazetteer() -> None:
         ("cat cat", "cat", 2 / 3),
         ("dog", "cat", 0.0),
         ("", "cat", 0.0),
-        ("", "", 1.0),
+        ("!", "?", 1.0),  # no word is asked for
         ("3.5", "35", 0.0),
         ("dog", ["cat", "dog"], 1.0),
     ],
