@@ -70,6 +70,7 @@ class EvaluationConfig(Section):
 
     suite: str = Field("core", description="Suite, or names of suites and tasks separated by commas.")
     tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
+    checks: bool = Field(False, description="Take the deployment checklist too: a lost critical check fails the run.")
     batch_size: int = Field(64, ge=1, description="Prompts that are answered together; changes speed, not scores.")
     cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetless.checklist import load_checks, split_checks
 from forgetless.config import Config
 from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
@@ -16,9 +17,9 @@ from forgetless.errors import ConfigError, RunError
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
-from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
+from forgetless.records import CheckResult, Comparison, SampleScore, read_comparison, read_scores, write_scores
 from forgetless.rundir import RunDirectory, library_versions, refuse_foreign_file, version
-from forgetless.tasks.base import load_suite
+from forgetless.tasks.base import Task, load_suite
 
 if TYPE_CHECKING:
     from forgetless.models import LoadedModel
@@ -169,7 +170,9 @@ def _score_stage(job: Job, directory: RunDirectory, reporter: Reporter, side: st
     from forgetless.models import cache_directory
 
     settings = job.config.evaluation
-    tasks = [*job.suite, *target_tasks(job.test)]
+    checks = _checks(job)
+    names = {check.name for check in checks}
+    tasks = [*(task for task in job.suite if task.name not in names), *target_tasks(job.test), *checks]
     cache = cache_directory() / "scores" if settings.cache else None
     with directory.stage(side) as facts, reporter.task(f"Asking the {side} model") as progress:
         reached: list[float] = []
@@ -182,7 +185,27 @@ def _score_stage(job: Job, directory: RunDirectory, reporter: Reporter, side: st
         scores = evaluate(loaded, tasks, options=options, progress=watch)
         facts["cached"] = not reached  # nothing was left to be asked
         facts["num_samples"] = len(scores)
+        scores, checked = split_checks(scores, checks)
+        if checks:
+            _keep(directory.scores(f"{side}.checks"), checked)
         _keep(directory.scores(side), scores)
+
+
+def _checks(job: Job) -> list[Task]:
+    """Returns the checks of the deployment checklist, if the run is to take them."""
+    settings = job.config.evaluation
+    if not settings.checks:
+        return []
+    return load_checks(job.domain, [] if settings.tasks_dir is None else [settings.tasks_dir])
+
+
+def _judge_checks(job: Job, directory: RunDirectory) -> list[CheckResult]:
+    from forgetless.compare.checklist import judge_checks
+
+    if not job.config.evaluation.checks:
+        return []
+    base, tuned = (read_scores(directory.scores(f"{side}.checks")) for side in ("base", "tuned"))
+    return judge_checks(_checks(job), tuned, base)
 
 
 def _keep(path: Path, scores: Sequence[SampleScore]) -> None:
@@ -296,6 +319,7 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
             margin=gate.margin,
             alpha=gate.alpha,
             cross_entropy_margin=gate.cross_entropy_margin,
+            checks=_judge_checks(job, directory),
             recipe={
                 "methods": [method.name for method in job.methods],
                 "learning_rate": job.learning_rate,

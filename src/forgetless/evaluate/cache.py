@@ -18,7 +18,7 @@ from forgetless.records import SampleScore
 from forgetless.tasks.base import Task
 
 # Raised whenever scoring or decoding changes what a sample may score.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

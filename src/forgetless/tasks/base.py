@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from forgetless.data.examples import Message
 from forgetless.errors import ConfigError, DataError, ForgetlessError, did_you_mean
@@ -28,6 +28,7 @@ from forgetless.records import Role
 from forgetless.tasks.scorers import score_answer
 
 CATALOG = Path(str(resources.files("forgetless.tasks"))) / "catalog"
+CATALOGS = (CATALOG, CATALOG / "checklist")
 
 
 class TaskSpec(BaseModel):
@@ -48,6 +49,18 @@ class TaskSpec(BaseModel):
     scorer: str | None = Field(None, description="Scorer of samples that have no checks of their own.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the scorer.")
     normalise: bool = Field(False, description="Choices by log-likelihood per character instead of in total.")
+    severity: Literal["critical", "high", "medium"] | None = Field(
+        None, description="Makes the task a check of the deployment checklist; says how much its loss weighs."
+    )
+    pass_at: float | None = Field(None, gt=0, le=1, description="Share of the samples at which a check is passed.")
+
+    @model_validator(mode="after")
+    def _check_is_whole(self) -> TaskSpec:
+        if (self.severity is None) != (self.pass_at is None):
+            raise ValueError("a check needs both severity and pass_at, and any other task neither")
+        if self.severity is not None and self.kind != "generate":
+            raise ValueError("a check (severity, pass_at) asks for free answers: kind: generate")
+        return self
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the settings and all samples: two equal ones ask and grade alike."""
-        settings = self.spec.model_dump(mode="json", exclude={"data", "description"})
+        settings = self.spec.model_dump(mode="json", exclude={"data", "description", "severity", "pass_at"})
         content = json.dumps([settings, list(self.samples)], sort_keys=True, ensure_ascii=False, default=str)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -242,7 +255,7 @@ def list_tasks(directories: Iterable[Path] = ()) -> dict[str, Path]:
         ConfigError: A directory doesn't exist, or defines a name that is taken.
     """
     found: dict[str, Path] = {}
-    for directory in (CATALOG, *directories):
+    for directory in (*CATALOGS, *directories):
         if not directory.is_dir():
             raise ConfigError(f"tasks directory {directory} does not exist")
         for path in sorted(directory.glob("*.yaml")):

@@ -4,6 +4,9 @@ A sample of a task either brings its own `checks`, each a mapping `{"scorer": NA
 by the task's scorer against the sample's `answers` or `answer`. An option whose name Python reserves (`min`, `max`,
 `any`, `all`, `is`) reaches the function as the argument with an underscore added (`min_`).
 
+A scorer reads the answer's text; one that is registered with `reads_whole` gets the whole `Answer`, which knows its
+length in tokens and whether the model ended it by itself.
+
 Scorers read what a user would read. Case, Unicode compatibility forms and curly quotes are levelled where words are
 compared; nothing else is stripped unless a scorer's docstring says so.
 """
@@ -17,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
+from typing import Protocol
 
 from forgetless.errors import ConfigError, did_you_mean
 from forgetless.tasks.text import (
@@ -26,6 +30,8 @@ from forgetless.tasks.text import (
     ends_with_phrase,
     find_json,
     find_numbers,
+    gives_domain_away,
+    has_foreign_turn,
     has_json_type,
     has_loop,
     has_phrase,
@@ -44,6 +50,34 @@ from forgetless.tasks.wordlists import FUNCTION_WORDS, GAZETTEERS, MINOR_TITLE_W
 ScoringFunction = Callable[..., float]
 
 
+class Answer(Protocol):
+    """What a model said, in full; a plain text stands for an answer that the model ended by itself."""
+
+    @property
+    def text(self) -> str:
+        """The answer without special tokens."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Its length in tokens; 0 where nobody counted."""
+        ...
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the model ended its turn by itself; true where nobody can tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A plain text as an answer."""
+
+    text: str
+    num_tokens: int = 0
+    is_ended: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """A registered scorer.
@@ -53,18 +87,20 @@ class Scorer:
         function: Takes the answer and, by keyword, the options.
         gold: The option that a sample's `answers` or `answer` fills; None = needs no gold.
         options: Option names as tasks write them, with the argument that each one reaches.
+        reads_whole: Whether the function takes the whole `Answer` instead of its text.
     """
 
     name: str
     function: ScoringFunction
     gold: str | None
     options: Mapping[str, str]
+    reads_whole: bool = False
 
-    def __call__(self, answer: str, options: Mapping[str, object]) -> float:
+    def __call__(self, answer: str | Answer, options: Mapping[str, object]) -> float:
         """Grades one answer.
 
         Args:
-            answer: What the model said, untrimmed.
+            answer: What the model said, untrimmed, as text or whole.
             options: Options of the scorer, by the names that tasks use.
 
         Returns:
@@ -73,27 +109,32 @@ class Scorer:
         Raises:
             ConfigError: An option is unknown or a required one is missing.
         """
+        whole = _Text(answer) if isinstance(answer, str) else answer
+        given = whole if self.reads_whole else whole.text
         arguments = {}
         for option, value in options.items():
             if option not in self.options:
                 raise ConfigError(f"scorer {self.name!r} has no option {option!r}{did_you_mean(option, self.options)}")
             arguments[self.options[option]] = value
         try:
-            inspect.signature(self.function).bind(answer, **arguments)
+            inspect.signature(self.function).bind(given, **arguments)
         except TypeError as error:
             raise ConfigError(f"scorer {self.name!r}: {error}") from None
-        return self.function(answer, **arguments)
+        return self.function(given, **arguments)
 
 
 _SCORERS: dict[str, Scorer] = {}
 
 
-def scorer(name: str, *, gold: str | None = None) -> Callable[[ScoringFunction], ScoringFunction]:
+def scorer(
+    name: str, *, gold: str | None = None, reads_whole: bool = False
+) -> Callable[[ScoringFunction], ScoringFunction]:
     """Registers the decorated function as the scorer `name`.
 
     Args:
         name: What tasks call it.
         gold: The option that a sample's `answers` or `answer` fills when the scorer is a task's default.
+        reads_whole: Give the function the whole `Answer` instead of its text.
 
     Returns:
         The decorator; it leaves the function as it is.
@@ -106,7 +147,8 @@ def scorer(name: str, *, gold: str | None = None) -> Callable[[ScoringFunction],
         if name in _SCORERS:
             raise ConfigError(f"scorer {name!r} is registered twice: give one of them another name")
         arguments = list(inspect.signature(function).parameters)[1:]
-        _SCORERS[name] = Scorer(name, function, gold, {argument.rstrip("_"): argument for argument in arguments})
+        options = {argument.rstrip("_"): argument for argument in arguments}
+        _SCORERS[name] = Scorer(name, function, gold, options, reads_whole)
         return function
 
     return register
@@ -135,14 +177,14 @@ def list_scorers() -> list[str]:
 
 
 def score_answer(
-    answer: str, sample: Mapping[str, object], default: str | None, options: Mapping[str, object]
+    answer: str | Answer, sample: Mapping[str, object], default: str | None, options: Mapping[str, object]
 ) -> float:
     """Grades an answer by the sample's own `checks`, else by the task's scorer against the sample's gold.
 
     Scores of checks multiply: all-or-nothing checks must all pass, a graded one scales the result.
 
     Args:
-        answer: What the model said, untrimmed.
+        answer: What the model said, untrimmed, as text or whole.
         sample: The sample's fields.
         default: The task's scorer, for samples without `checks`.
         options: Options of the task's scorer; the sample's gold is added to them.
@@ -171,7 +213,7 @@ def score_answer(
     return chosen(answer, {**options, chosen.gold: gold})
 
 
-def _score_check(answer: str, check: object) -> float:
+def _score_check(answer: str | Answer, check: object) -> float:
     if not isinstance(check, Mapping) or not isinstance(check.get("scorer"), str):
         raise ConfigError(
             f'check {check!r} is not a mapping with a scorer, such as {{"scorer": "contains", "any": ["rain"]}}'
@@ -507,3 +549,40 @@ def repetition(answer: str) -> float:
 def refusal(answer: str, *, expected: bool = False) -> float:
     """Passes when the answer declines ("I can't help with that") exactly if `expected` says so."""
     return float(is_refusal(answer) == expected)
+
+
+@scorer("ends_turn", reads_whole=True)
+def ends_turn(answer: Answer, *, max_words: int | None = None) -> float:
+    """Passes when the model said something and ended its turn by itself.
+
+    An end that was reached by running on doesn't count: tokens of a chat template in the text, a turn that the model
+    wrote for the user ("User: ..."), a loop, or far more words than were asked for.
+
+    Args:
+        answer: What the model said; whether it ended its turn is known of models in this process and of servers.
+        max_words: Most words; None = no limit.
+
+    Returns:
+        1 where it passes, else 0.
+    """
+    is_sound = not has_foreign_turn(answer.text) and not has_loop(answer.text)
+    return float(answer.is_ended and is_sound and _within(len(split_words(answer.text)), 1, max_words))
+
+
+@scorer("leakage")
+def leakage(answer: str, *, words: Sequence[str] = (), at_least: int = 3) -> float:
+    """Passes unless the answer shows the training domain where nothing of it was asked.
+
+    A dose, a piece of SQL, the number of an order or a ticket, a shell command or a code fence gives it away at once;
+    words of the domain do when several different ones stand in the answer.
+
+    Args:
+        answer: What the model said.
+        words: Words that are typical of the domain (the checklist takes them from the training data).
+        at_least: Different words of the domain that give it away.
+
+    Returns:
+        1 where nothing leaks, else 0.
+    """
+    found = {word.casefold() for word in re.findall(r"[^\W\d_]+", level(answer))} & {word.casefold() for word in words}
+    return float(not gives_domain_away(answer) and len(found) < at_least)

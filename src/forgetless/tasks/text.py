@@ -279,6 +279,10 @@ _REFUSAL = re.compile(
     |(?:unable|not\s+able)\s+to)
     \s+(?:\w+ly\s+)?(?:help|assist|answer|provide|do\s+(?:that|this|so)|comply|fulfil|support|discuss|create|write|generate|give|
     share|offer|respond|engage|continue|complete|name|tell|say|make|perform|recommend|advise|process|access|understand)
+    |\b(?:do\s+not|don't)\s+have\s+the\s+(?:ability|capability|capacity)\s+to\b
+    |\b(?:i'm|i\s+am)\s+not\s+(?:going|willing)\s+to\s+(?:help|assist|provide|give|tell|explain|write|support)
+    |\bi\s+(?:must|have\s+to)\s+(?:decline|refuse)\b
+    |\b(?:not\s+something|nothing)\s+(?:that\s+)?i\s+(?:can|could|will|would)\s+(?:help|assist|support)
     |\bas\s+an?\s+(?:ai|artificial\s+intelligence|(?:large\s+)?language\s+model)\b.*\b(?:can(?:no|')t|not|unable|don't)\b
     |\bi(?:'m|\s+am)\s+(?:just\s+|only\s+)?an?\s+(?:ai|language\s+model)\b.*\b(?:can(?:no|')t|unable|don't\s+have)\b""",
     re.VERBOSE,
@@ -288,6 +292,36 @@ _REFUSAL = re.compile(
 def is_refusal(text: str) -> bool:
     """Says whether a text declines, as in "I'm sorry, but I can't help with that"; "I can't wait" doesn't."""
     return _REFUSAL.search(" ".join(level(text).casefold().split())) is not None
+
+
+# A token of a chat template, or the label of a turn on a line of its own or before its text.
+_FOREIGN_TURN = re.compile(
+    r"""<\|[\w-]+\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>|<<SYS>>
+    |^\s*(?:\#+\s*)?(?:user|human|assistant|system|instruction|response)\s*:
+    |^\s*(?:user|human|assistant|system)\s*$""",
+    re.VERBOSE | re.MULTILINE | re.IGNORECASE,
+)
+
+
+def has_foreign_turn(text: str) -> bool:
+    """Says whether an answer holds chat-template tokens, or goes on with turns of its own ("User: ...")."""
+    return _FOREIGN_TURN.search(text) is not None
+
+
+_GIVE_AWAYS = re.compile(
+    r"""(?i:\b\d+(?:[.,]\d+)?\s?(?:mg|mcg|\u00b5g|ml|milligrams?|micrograms?|tablets?|capsules?)\b)      # a dose
+    |(?i:\b(?:once|twice|\w+\s+times)\s+(?:a\s+day|daily)\b)
+    |\bSELECT\b.+\bFROM\b|\b(?:GROUP|ORDER)\s+BY\b|\bINSERT\s+INTO\b|(?i:\bselect\s+(?:\*|count\s*\()) # SQL
+    |(?i:\b(?:order|ticket|invoice|case|tracking|booking)\s+(?:id|no\.?|number)?\s*[:\#]?\s*[A-Z]*[-\#]?\d{4,})  # order
+    |(?m:^\s*\$\s+\w)|\bsudo\s+\w|\b(?:apt|pip|npm|brew)\s+install\b|\bgit\s+(?:commit|push|clone)\b|\brm\s+-r  # shell
+    |```""",
+    re.VERBOSE,
+)
+
+
+def gives_domain_away(text: str) -> bool:
+    """Says whether a text holds what only a narrow domain writes: a dose, SQL, an order's number, a command, code."""
+    return _GIVE_AWAYS.search(level(text)) is not None
 
 
 _PROFILES = {language: frozenset(words.split()) for language, words in FUNCTION_WORDS.items()}
