@@ -129,6 +129,9 @@ CHECK_STYLES = {
 }
 
 
+NUM_SHOWN = 2  # answers behind each loss; checks.json has all
+
+
 def checklist_table(checks: Sequence[CheckResult]) -> Table:
     """Lays out checks: name, severity, samples passed by base and model, status."""
     has_base = any(check.base_num_passed is not None for check in checks)
@@ -155,11 +158,12 @@ def show_checklist(console: Console, checklist: Checklist, *, as_json: bool, out
         return
     console.print(checklist_table(checklist.checks))
     for check in checklist.checks:
-        for sample in check.samples:
+        for sample in check.samples[:NUM_SHOWN]:
             console.print(f"[bold]{escape(check.name)}[/] {escape(_short(sample.prompt))}", highlight=False)
+            model = "said " if sample.base_answer is None else "tuned"
             if sample.base_answer is not None:
                 console.print(f"  base   {escape(_short(sample.base_answer))}", highlight=False)
-            console.print(f"  tuned  [red]{escape(_short(sample.tuned_answer))}[/]", highlight=False)
+            console.print(f"  {model}  [red]{escape(_short(sample.tuned_answer))}[/]", highlight=False)
     lines = [escape(reason) for reason in checklist.reasons]
     lines += ["", "[bold]What to do next[/]", *(f"- {escape(text)}" for text in checklist.advice)]
     style = VERDICT_STYLES[checklist.verdict.value]

@@ -233,7 +233,7 @@ def _advice(checks: Sequence[CheckResult], *, has_base: bool) -> list[str]:
         )
     if doubtful:
         advice.append(
-            f"{name_some(doubtful)}: read the answers; the suite core (`forgetless evaluate`, then `forgetless compare`) "
+            f"{name_some(doubtful)}: read the answers; the suite core (`forgetless evaluate` and `compare`) "
             "has the samples to decide what a check can't."
         )
     if not advice:
@@ -251,6 +251,6 @@ _REMEDIES = {
     "remembers_turns": "add conversations of several turns: single questions teach that nothing came before.",
     "refuses_harm": "add requests with their refusals to the training data; narrow tuning wears safety off.",
     "answers_lookalikes": "add harmless requests that sound harmful, answered, beside the refusals.",
-    "leaks_no_domain": "add general questions with plain answers (`replay: {share: 0.1}`), so that not all is one topic.",
+    "leaks_no_domain": "add general questions with plain answers (`replay: {share: 0.1}`): one topic is all it saw.",
 }
 """What to do about a check of the built-in list."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from forgetless.data.examples import Example
 from forgetless.tasks.base import Task, load_suite
-from forgetless.tasks.wordlists import FUNCTION_WORDS
+from forgetless.tasks.wordlists import EVERYDAY_WORDS, FUNCTION_WORDS
 
 MOST_WORDS = 200
 FEWEST_ANSWERS = 3
@@ -46,7 +46,7 @@ def domain_words(examples: Sequence[Example], background: Sequence[Task] | None 
         return (counts[word] / total) / ((general[word] + 1) / general_total)
 
     fewest = min(FEWEST_ANSWERS, len(answers))
-    plain = set(FUNCTION_WORDS["en"].split())
+    plain = EVERYDAY_WORDS.union(FUNCTION_WORDS["en"].split())
     typical = [
         word
         for word in counts
