@@ -66,3 +66,9 @@ def test_example_configs_are_configs(path: Path) -> None:
     config = load_config(path)
     assert config.data.train is not None
     assert (ROOT / config.data.train).is_file()
+
+
+def test_the_table_of_checks_is_made_from_the_catalog() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "write_checklist.py"))
+    text = (ROOT / "docs" / "checklist.md").read_text(encoding="utf-8")
+    assert made["START"] + made["checks_table"]() + made["END"] in text

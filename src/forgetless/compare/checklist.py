@@ -11,6 +11,7 @@ most 5 % of all checklists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from scipy.stats import binom
 
@@ -89,6 +90,7 @@ def make_checklist(checks: Sequence[CheckResult]) -> Checklist:
     return Checklist(verdict, list(checks), reasons, _advice(checks, has_base=has_base))
 
 
+@cache
 def losses_needed(num_passed: int, *, flip_rate: float, level: float) -> int:
     """Returns how many of the samples that the base passed must be lost before flips no longer explain it.
 

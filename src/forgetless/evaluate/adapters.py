@@ -27,17 +27,17 @@ def base_of_adapter(tuned: TextModel, base: str) -> Iterator[TextModel | None]:
         The base, sharing the weights in memory; None where it has to be loaded by itself: the tuned model is no LoRA
         adapter on that base, or switching it off doesn't give the base bit for bit.
     """
+    model: Any = getattr(tuned, "model", None)
+    if not is_exact_when_off(model) or not _is_on(model, base):
+        yield None
+        return
     from forgetless.evaluate.local import LocalModel
     from forgetless.models import LoadedModel, load_tokenizer, resolve_model
 
-    if not isinstance(tuned, LocalModel) or not is_exact_when_off(tuned.model) or not _is_on(tuned.model, base):
-        yield None
-        return
     source = resolve_model(base)
-    loaded = LoadedModel(tuned.model, load_tokenizer(source), base, source)
-    off: Any = tuned.model
-    with off.disable_adapter():
-        yield LocalModel(loaded, row_tokens=tuned.row_tokens, batch_size=tuned.batch_size, decoding=tuned.decoding)
+    loaded = LoadedModel(model, load_tokenizer(source), base, source)
+    with model.disable_adapter():
+        yield LocalModel(loaded, batch_size=tuned.batch_size)
 
 
 def is_exact_when_off(model: Any) -> bool:
