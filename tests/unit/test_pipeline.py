@@ -14,6 +14,8 @@ from forgetless.job import plan
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
 from forgetless.models import load_model, save_model
+from forgetless.records import read_scores
+from forgetless.tasks.base import load_task
 
 
 @pytest.fixture
@@ -83,3 +85,21 @@ def test_a_disk_that_is_full_ends_the_evaluation_in_a_sentence(
         pipeline.evaluate_model(
             config["model"], suite="letters", tasks_directories=directories, out=tmp_path / "scores.jsonl"
         )
+
+
+def test_a_run_may_take_the_checklist(config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Path(config["evaluation"]["tasks_dir"])
+    text = (directory / "letters.yaml").read_text()
+    (directory / "answers.yaml").write_text(
+        text.replace("task: letters", "task: answers") + "severity: critical\npass_at: 0.5\n"
+    )
+    check = load_task(directory / "answers.yaml")
+    monkeypatch.setattr(pipeline, "load_checks", lambda domain, directories: [check])
+    settings = {**config["evaluation"], "suite": "letters,answers", "checks": True}
+    result = pipeline.run(config | {"evaluation": settings}, out=tmp_path / "out")
+    assert [found.name for found in result.comparison.checks] == ["answers"]
+    assert "answers" not in {row.task for row in result.comparison.tasks}
+    for side in ("base", "tuned"):
+        assert {score.task for score in read_scores(tmp_path / "out" / f"{side}.checks.scores.jsonl")} == {"answers"}
+        assert "answers" not in {score.task for score in read_scores(tmp_path / "out" / f"{side}.scores.jsonl")}
+    assert pipeline._checks(plan(config)) == []

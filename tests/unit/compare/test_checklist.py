@@ -153,7 +153,7 @@ def test_advice_names_the_check_and_the_remedy() -> None:
         ({"flip_rate": float("nan")}, "flip_rate nan"),
     ],
 )
-def test_limits_are_refused(settings: dict[str, float], message: str) -> None:
+def test_limits_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         judge_checks([make_check()], answers([1] * 8), **settings)
 

@@ -81,7 +81,7 @@ def test_a_good_answer_passes(check: Task, sample: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("check", "sample"), SAMPLES)
 def test_a_broken_answer_fails(check: Task, sample: dict[str, Any]) -> None:
-    broken = [*BROKEN_ANSWERS, *LOST[check.name]]
+    broken: list[str | Cut] = [*BROKEN_ANSWERS, *LOST[check.name]]
     if check.name == "ends_its_turn":
         broken = [Cut("Yes, it is."), *(answer for answer in broken if answer != "{}")]
     if check.name not in ECHO_IS_FINE:
