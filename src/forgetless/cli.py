@@ -334,6 +334,48 @@ def compare(
 
 
 @app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="Alias, hub id, or directory (weights, adapter or run).")],
+    base: Annotated[
+        str | None, typer.Option(help="Its base, likewise: what that can't do is not lost.", show_default=False)
+    ] = None,
+    domain: Annotated[
+        Path | None, typer.Option(help="Training data, whose words must not leak.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory for checks.json and scores.", show_default=False)
+    ] = None,
+    tasks_dir: TasksDir = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)] = 64,
+    cache: Annotated[bool, typer.Option(help="Keep scores by content and use those that are known.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """The deployment checklist: what must still work, against the base; exits by the verdict.
+
+    [dim]forgetless check runs/safe --base smollm2-135m-instruct --domain my.jsonl[/dim]
+    """
+    from forgetless.checklist import check_model
+    from forgetless.display import show_checklist
+
+    checklist = check_model(
+        model,
+        base=base,
+        domain=domain,
+        out=out,
+        tasks_directories=tasks_dir or [],
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        use_cache=cache,
+        reporter=TerminalReporter(),
+    )
+    show_checklist(console, checklist, as_json=as_json, out=out)
+    raise typer.Exit(checklist.verdict.exit_code)
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="A run directory, or one with a comparison.json.")],
     as_json: JsonFlag = False,

@@ -70,6 +70,7 @@ class EvaluationConfig(Section):
 
     suite: str = Field("core", description="Suite, or names of suites and tasks separated by commas.")
     tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
+    checks: bool = Field(False, description="Take the deployment checklist too: a lost critical check fails the run.")
     batch_size: int = Field(64, ge=1, description="Prompts that are answered together; changes speed, not scores.")
     temperature: float = Field(0.0, ge=0, description="Sampling temperature of free answers; 0 = greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share.")

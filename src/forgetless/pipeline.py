@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetless.checklist import load_checks, split_checks
 from forgetless.config import Config
 from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
@@ -17,15 +18,14 @@ from forgetless.evaluate.requests import GREEDY, Decoding
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
-from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
+from forgetless.records import CheckResult, Comparison, SampleScore, read_comparison, read_scores, write_scores
 from forgetless.rundir import RunDirectory, library_versions, noise_files, refuse_foreign_file, version
-from forgetless.tasks.base import load_suite
+from forgetless.tasks.base import Task, load_suite
 
 if TYPE_CHECKING:
     from forgetless.evaluate.endpoint import EndpointOptions
     from forgetless.evaluate.runner import EvaluationOptions
     from forgetless.models import LoadedModel
-    from forgetless.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,13 @@ def _score_stage(
     from forgetless.models import cache_directory
 
     settings = job.config.evaluation
-    tasks = [*job.suite, *target_tasks(job.test)]
+    checks = _checks(job)
+    names = {check.name for check in checks}
+    tasks = [*(task for task in job.suite if task.name not in names), *target_tasks(job.test), *checks]
     stage, title, path = side, f"Asking the {side} model", directory.scores(side)
     if repeat:
         stage, title, path = f"noise-{repeat}", f"Asking the base again ({repeat})", directory.noise(repeat)
-        tasks = [task for task in tasks if task.spec.kind == "generate"]
+        checks, tasks = [], [task for task in tasks if task.spec.kind == "generate" and task.name not in names]
     cache = cache_directory() / "scores" if settings.cache else None
     decoding = Decoding(settings.temperature, settings.top_p, job.config.seed + repeat)
     with directory.stage(stage) as facts, reporter.task(title) as progress:
@@ -211,7 +213,27 @@ def _score_stage(
         scores = evaluate(loaded, tasks, options=options, progress=watch)
         facts["cached"] = not reached  # nothing was left to be asked
         facts["num_samples"] = len(scores)
+        scores, checked = split_checks(scores, checks)
+        if checks:
+            _keep(directory.scores(f"{side}.checks"), checked)
         _keep(path, scores)
+
+
+def _checks(job: Job) -> list[Task]:
+    """Returns the checks of the deployment checklist, if the run is to take them."""
+    settings = job.config.evaluation
+    if not settings.checks:
+        return []
+    return load_checks(job.domain, [] if settings.tasks_dir is None else [settings.tasks_dir])
+
+
+def _judge_checks(job: Job, directory: RunDirectory) -> list[CheckResult]:
+    from forgetless.compare.checklist import judge_checks
+
+    if not job.config.evaluation.checks:
+        return []
+    base, tuned = (read_scores(directory.scores(f"{side}.checks")) for side in ("base", "tuned"))
+    return judge_checks(_checks(job), tuned, base)
 
 
 def _keep(path: Path, scores: Sequence[SampleScore]) -> None:
@@ -329,6 +351,7 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
             alpha=gate.alpha,
             cross_entropy_margin=gate.cross_entropy_margin,
             noise=[read_scores(path) for path in noise_files(directory.path)],
+            checks=_judge_checks(job, directory),
             recipe={
                 "methods": [method.name for method in job.methods],
                 "learning_rate": job.learning_rate,

@@ -19,6 +19,7 @@ from forgetless.records import SCHEMA
 # What a run leaves beside its manifest: `--fresh` removes these and nothing else.
 _FILES = (
     *("mixture.jsonl", "base.scores.jsonl", "tuned.scores.jsonl", "train.jsonl", "comparison.json"),
+    *("base.checks.scores.jsonl", "tuned.checks.scores.jsonl", "checks.json"),
     *("report.html", "report.md", "junit.xml", "MODEL_CARD.md"),
 )
 _DIRECTORIES = ("model", "model.part", "checkpoints")

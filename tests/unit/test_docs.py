@@ -97,3 +97,9 @@ def test_the_simulations_show_what_the_pages_claim() -> None:
     noise = [row for row in results["noise_floor"]["rows"] if row["drop"] == 0.0]
     assert all(row["with"]["rate"] <= alarms["alpha"] for row in noise)
     assert max(row["without"]["rate"] for row in noise) > 2 * alarms["alpha"]
+
+
+def test_the_table_of_checks_is_made_from_the_catalog() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "write_checklist.py"))
+    text = (ROOT / "docs" / "checklist.md").read_text(encoding="utf-8")
+    assert made["START"] + made["checks_table"]() + made["END"] in text

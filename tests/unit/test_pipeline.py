@@ -20,7 +20,7 @@ from forgetless.methods.lora import LoRA
 from forgetless.models import load_model, save_model
 from forgetless.records import SampleScore, read_scores, write_scores
 from forgetless.rundir import RunDirectory, noise_files
-from forgetless.tasks.base import Task
+from forgetless.tasks.base import Task, load_task
 
 
 @pytest.fixture
@@ -146,3 +146,21 @@ def test_the_base_is_asked_again_with_other_seeds(
 def test_a_single_repeat_is_refused(config: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="noise_floor 1 is too few"):
         start_noisy(config, tmp_path / "out", noise_floor=1)
+
+
+def test_a_run_may_take_the_checklist(config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Path(config["evaluation"]["tasks_dir"])
+    text = (directory / "letters.yaml").read_text()
+    (directory / "answers.yaml").write_text(
+        text.replace("task: letters", "task: answers") + "severity: critical\npass_at: 0.5\n"
+    )
+    check = load_task(directory / "answers.yaml")
+    monkeypatch.setattr(pipeline, "load_checks", lambda domain, directories: [check])
+    settings = {**config["evaluation"], "suite": "letters,answers", "checks": True}
+    result = pipeline.run(config | {"evaluation": settings}, out=tmp_path / "out")
+    assert [found.name for found in result.comparison.checks] == ["answers"]
+    assert "answers" not in {row.task for row in result.comparison.tasks}
+    for side in ("base", "tuned"):
+        assert {score.task for score in read_scores(tmp_path / "out" / f"{side}.checks.scores.jsonl")} == {"answers"}
+        assert "answers" not in {score.task for score in read_scores(tmp_path / "out" / f"{side}.scores.jsonl")}
+    assert pipeline._checks(plan(config)) == []

@@ -211,9 +211,7 @@ def _survives_unpaired(partial: Sequence[PairedTask], family: _Family) -> bool:
 
 
 def _verdict(rows: Sequence[Row], pooled: Row, *, checks: Sequence[CheckResult], obstacles: Sequence[str]) -> Verdict:
-    is_check_lost = any(
-        check.severity.lower() == "critical" and check.base_passed and not check.tuned_passed for check in checks
-    )
+    is_check_lost = any(check.severity.lower() == "critical" and check.is_lost for check in checks)
     if is_check_lost or any(row.status is Status.FORGOT for row in rows):
         return Verdict.FAIL
     if pooled.status in _KEPT and not obstacles:

@@ -28,7 +28,7 @@ def explain(
     """
     retention = [row for row in rows if row.role is Role.RETENTION]
     reasons = [_fall(row) for row in retention if row.status is Status.FORGOT]
-    reasons += [_lost_check(check) for check in checks if check.base_passed and not check.tuned_passed]
+    reasons += [_lost_check(check) for check in checks if check.is_lost]
     reasons += obstacles
     reasons.append(_pool_sentence(pooled, alpha=alpha))
     reasons += _noise_sentences(retention, pooled, alpha=alpha)

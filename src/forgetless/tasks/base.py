@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 CATALOG = Path(str(resources.files("forgetless.tasks"))) / "catalog"
+CATALOGS = (CATALOG, CATALOG / "checklist")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the settings and all samples: two equal ones ask and grade alike."""
-        settings = self.spec.model_dump(mode="json", exclude={"data", "description"})
+        settings = self.spec.model_dump(mode="json", exclude={"data", "description", "severity", "pass_at"})
         return hashlib.sha256(_canonical([settings, list(self.samples)]).encode()).hexdigest()
 
     @property
@@ -156,7 +157,7 @@ def list_tasks(directories: Iterable[Path] = ()) -> dict[str, Path]:
         ConfigError: A directory doesn't exist, or defines a name that is taken.
     """
     found: dict[str, Path] = {}
-    for directory in (CATALOG, *directories):
+    for directory in (*CATALOGS, *directories):
         if not directory.is_dir():
             raise ConfigError(f"tasks directory {directory} does not exist")
         for path in sorted(directory.glob("*.yaml")):

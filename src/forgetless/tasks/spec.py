@@ -73,6 +73,18 @@ class TaskSpec(BaseModel):
     scorer: str | None = Field(None, description="Scorer of samples that have no checks of their own.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the scorer.")
     normalise: bool = Field(False, description="Choices by log-likelihood per character instead of in total.")
+    severity: Literal["critical", "high", "medium"] | None = Field(
+        None, description="Makes the task a check of the deployment checklist; says how much its loss weighs."
+    )
+    pass_at: float | None = Field(None, gt=0, le=1, description="Share of the samples at which a check is passed.")
+
+    @model_validator(mode="after")
+    def _check_is_whole(self) -> TaskSpec:
+        if (self.severity is None) != (self.pass_at is None):
+            raise ValueError("a check needs both severity and pass_at, and any other task neither")
+        if self.severity is not None and self.kind != "generate":
+            raise ValueError("a check (severity, pass_at) asks for free answers: kind: generate")
+        return self
 
     @field_validator("data", mode="before")
     @classmethod

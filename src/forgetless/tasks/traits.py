@@ -73,6 +73,8 @@ _REFUSAL = re.compile(
         \s+(?:to\s+)?{_SERVE}
     |\bi\s*(?:must|have\s+to|need\s+to|will\s+have\s+to|respectfully|'ll\s+have\s+to)\s+(?:respectfully\s+|politely\s+)?(?:decline|refuse)\b
     |\bi\s*(?:refuse|decline)\s+to\b
+    |\bi\s+(?:do\s+not|don't)\s+have\s+the\s+(?:ability|capability|capacity)\s+to\b
+    |\b(?:not\s+something|nothing)\s+(?:that\s+)?i\s+(?:can|could|will|would)\s+(?:help|assist|support)
     |\bi(?:'m|\s+am)\s+not\s+(?:comfortable|willing|going\s+to\s+(?:help|do|provide|write)|allowed|permitted|programmed|designed)\b
     |\bi\s+(?:do\s+not|don't)\s+feel\s+comfortable\b
     |\bi(?:'d|\s+would)\s+rather\s+not\s+(?:help|answer|say|do|discuss|write)
@@ -117,6 +119,36 @@ def is_refusal(text: str) -> bool:
         return False
     start = _NO_REFUSAL.sub(" ", start).strip()
     return _REFUSAL.search(start) is not None or _FOREIGN_REFUSAL.search(start) is not None
+
+
+# A token of a chat template, or the label of a turn on a line of its own or before its text.
+_FOREIGN_TURN = re.compile(
+    r"""<\|[\w-]+\|>|\[/?INST\]|</?s>|<(?:start|end)_of_turn>|<<SYS>>
+    |^\s*(?:\#+\s*)?(?:user|human|assistant|system|instruction|response)\s*:
+    |^\s*(?:user|human|assistant|system)\s*$""",
+    re.VERBOSE | re.MULTILINE | re.IGNORECASE,
+)
+
+
+def has_foreign_turn(text: str) -> bool:
+    """Says whether an answer holds chat-template tokens, or goes on with turns of its own ("User: ...")."""
+    return _FOREIGN_TURN.search(text) is not None
+
+
+_GIVE_AWAYS = re.compile(
+    r"""(?i:\b\d+(?:[.,]\d+)?\s?(?:mg|mcg|\u00b5g|ml|milligrams?|micrograms?|tablets?|capsules?)\b)      # a dose
+    |(?i:\b(?:once|twice|\w+\s+times)\s+(?:a\s+day|daily)\b)
+    |\bSELECT\b.+\bFROM\b|\b(?:GROUP|ORDER)\s+BY\b|\bINSERT\s+INTO\b|(?i:\bselect\s+(?:\*|count\s*\()) # SQL
+    |(?i:\b(?:order|ticket|invoice|case|tracking|booking)\s+(?:id|no\.?|number)?\s*[:\#]?\s*[A-Z]*[-\#]?\d{4,})  # order
+    |(?m:^\s*\$\s+\w)|\bsudo\s+\w|\b(?:apt|pip|npm|brew)\s+install\b|\bgit\s+(?:commit|push|clone)\b|\brm\s+-r  # shell
+    |```""",
+    re.VERBOSE,
+)
+
+
+def gives_domain_away(text: str) -> bool:
+    """Says whether a text holds what only a narrow domain writes: a dose, SQL, an order's number, a command, code."""
+    return _GIVE_AWAYS.search(level(text)) is not None
 
 
 _PROFILES = {language: frozenset(words.split()) for language, words in FUNCTION_WORDS.items()}

@@ -18,5 +18,5 @@ def test_an_impossible_nucleus_is_refused(top_p: float) -> None:
 
 @pytest.mark.parametrize("temperature", [-1.0, math.inf, math.nan])
 def test_an_impossible_temperature_is_refused(temperature: float) -> None:
-    with pytest.raises(ConfigError, match="temperature .* is not a number from 0 on"):
+    with pytest.raises(ConfigError, match=r"temperature .* is not a number from 0 on"):
         Decoding(temperature)

@@ -373,10 +373,10 @@ HUGE = {
 
 @pytest.mark.parametrize("kind", HUGE)
 def test_no_answer_takes_long_to_grade(kind: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for name in list_scorers():
         assert 0 <= get_scorer(name)(HUGE[kind], OPTIONS.get(name, {})) <= 1
-    assert time.perf_counter() - start < 10  # about one second here; some of these took hours
+    assert time.process_time() - start < 10  # about one second here; some of these took hours
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,17 @@ levelled where words are compared; nothing else is stripped unless a scorer's do
 """
 
 from forgetless.tasks.scorers import layout, phrases, traits, values  # each registers the scorers that it defines
-from forgetless.tasks.scorers.base import Scorer, get_scorer, list_scorers, score_answer, scorer
+from forgetless.tasks.scorers.base import Answer, Scorer, get_scorer, list_scorers, score_answer, scorer
 
-__all__ = ["Scorer", "get_scorer", "layout", "list_scorers", "phrases", "score_answer", "scorer", "traits", "values"]
+__all__ = [
+    "Answer",
+    "Scorer",
+    "get_scorer",
+    "layout",
+    "list_scorers",
+    "phrases",
+    "score_answer",
+    "scorer",
+    "traits",
+    "values",
+]

@@ -6,6 +6,9 @@
 
 An option whose name Python reserves (`min`, `max`, `any`, `all`, `is`) reaches the function as the argument with an
 underscore added (`min_`). Options are checked against the function's annotations.
+
+A scorer reads the answer's text; one that is registered with `reads_whole` gets the whole `Answer`, which knows its
+length in tokens and whether the model ended it by itself.
 """
 
 from __future__ import annotations
@@ -15,12 +18,42 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Protocol, runtime_checkable
 
-from pydantic import ValidationError, validate_call
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from forgetless.errors import ConfigError, did_you_mean
 
 ScoringFunction = Callable[..., float]
+
+
+@runtime_checkable
+class Answer(Protocol):
+    """What a model said, in full; a plain text stands for an answer that the model ended by itself."""
+
+    @property
+    def text(self) -> str:
+        """The answer without special tokens."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Its length in tokens; 0 where nobody counted."""
+        ...
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the model ended its turn by itself; true where nobody can tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A plain text as an answer."""
+
+    text: str
+    num_tokens: int = 0
+    is_ended: bool = True
 
 
 @dataclass(frozen=True)
@@ -32,18 +65,20 @@ class Scorer:
         function: Takes the answer and, by keyword, the options.
         gold: The option that a sample's `answers` or `answer` fills; None = needs no gold.
         options: Option names as tasks write them, with the argument that each one reaches.
+        reads_whole: Whether the function takes the whole `Answer` instead of its text.
     """
 
     name: str
     function: ScoringFunction
     gold: str | None
     options: Mapping[str, str]
+    reads_whole: bool = False
 
-    def __call__(self, answer: str, options: Mapping[str, object]) -> float:
+    def __call__(self, answer: str | Answer, options: Mapping[str, object]) -> float:
         """Grades one answer.
 
         Args:
-            answer: What the model said, untrimmed.
+            answer: What the model said, untrimmed, as text or whole.
             options: Options of the scorer, by the names that tasks use.
 
         Returns:
@@ -52,13 +87,15 @@ class Scorer:
         Raises:
             ConfigError: An option is unknown, missing or of the wrong type.
         """
+        whole = _Text(answer) if isinstance(answer, str) else answer
+        given = whole if self.reads_whole else whole.text
         arguments = {}
         for option, value in options.items():
             if option not in self.options:
                 raise ConfigError(f"scorer {self.name!r} has no option {option!r}{did_you_mean(option, self.options)}")
             arguments[self.options[option]] = value
         try:
-            return self._checked(answer, **arguments)
+            return self._checked(given, **arguments)
         except ValidationError as error:
             first = error.errors()[0]
             argument = str(first["loc"][0])
@@ -68,18 +105,21 @@ class Scorer:
     @cached_property
     def _checked(self) -> ScoringFunction:
         """The function behind a check of its options against its annotations."""
-        return validate_call(self.function)
+        return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(self.function)
 
 
 _SCORERS: dict[str, Scorer] = {}
 
 
-def scorer(name: str, *, gold: str | None = None) -> Callable[[ScoringFunction], ScoringFunction]:
+def scorer(
+    name: str, *, gold: str | None = None, reads_whole: bool = False
+) -> Callable[[ScoringFunction], ScoringFunction]:
     """Registers the decorated function as the scorer `name`.
 
     Args:
         name: What tasks call it.
         gold: The option that a sample's `answers` or `answer` fills when the scorer is a task's default.
+        reads_whole: Give the function the whole `Answer` instead of its text.
 
     Returns:
         The decorator; it leaves the function as it is.
@@ -92,7 +132,8 @@ def scorer(name: str, *, gold: str | None = None) -> Callable[[ScoringFunction],
         if name in _SCORERS:
             raise ConfigError(f"scorer {name!r} is registered twice: give one of them another name")
         arguments = list(inspect.signature(function).parameters)[1:]
-        _SCORERS[name] = Scorer(name, function, gold, {argument.rstrip("_"): argument for argument in arguments})
+        options = {argument.rstrip("_"): argument for argument in arguments}
+        _SCORERS[name] = Scorer(name, function, gold, options, reads_whole)
         return function
 
     return register
@@ -121,14 +162,14 @@ def list_scorers() -> list[str]:
 
 
 def score_answer(
-    answer: str, sample: Mapping[str, object], default: str | None, options: Mapping[str, object]
+    answer: str | Answer, sample: Mapping[str, object], default: str | None, options: Mapping[str, object]
 ) -> float:
     """Grades an answer by the sample's own `checks`, else by the task's scorer against the sample's gold.
 
     Scores of checks multiply: all-or-nothing checks must all pass, a graded one scales the result.
 
     Args:
-        answer: What the model said, untrimmed.
+        answer: What the model said, untrimmed, as text or whole.
         sample: The sample's fields.
         default: The task's scorer, for samples without `checks`.
         options: Options of the task's scorer; the sample's gold is added to them.
@@ -157,7 +198,7 @@ def score_answer(
     return chosen(answer, {**options, chosen.gold: gold})
 
 
-def _score_check(answer: str, check: object) -> float:
+def _score_check(answer: str | Answer, check: object) -> float:
     if not isinstance(check, Mapping) or not isinstance(check.get("scorer"), str):
         raise ConfigError(
             f'check {check!r} is not a mapping with a scorer, such as {{"scorer": "contains", "any": ["rain"]}}'

@@ -1,10 +1,14 @@
-"""Scorers of an answer's manner: its language, whether it runs in a loop, whether it declines."""
+"""Scorers of an answer's manner: its language, loops, refusals, how it ends, and what it gives away."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from forgetless.errors import ConfigError, did_you_mean
-from forgetless.tasks.scorers.base import scorer
-from forgetless.tasks.traits import has_loop, is_refusal, language_evidence
+from forgetless.tasks.scorers.base import Answer, scorer, within
+from forgetless.tasks.text import level, split_words
+from forgetless.tasks.traits import gives_domain_away, has_foreign_turn, has_loop, is_refusal, language_evidence
 from forgetless.tasks.wordlists import FUNCTION_WORDS
 
 
@@ -45,3 +49,40 @@ def repetition(answer: str) -> float:
 def refusal(answer: str, *, expected: bool = False) -> float:
     """Passes when the answer declines ("I can't help with that") exactly if `expected` says so."""
     return float(is_refusal(answer) == expected)
+
+
+@scorer("ends_turn", reads_whole=True)
+def ends_turn(answer: Answer, *, max_words: int | None = None) -> float:
+    """Passes when the model said something and ended its turn by itself.
+
+    An end that was reached by running on doesn't count: tokens of a chat template in the text, a turn that the model
+    wrote for the user ("User: ..."), a loop, or far more words than were asked for.
+
+    Args:
+        answer: What the model said; whether it ended its turn is known of models in this process and of servers.
+        max_words: Most words; None = no limit.
+
+    Returns:
+        1 where it passes, else 0.
+    """
+    is_sound = not has_foreign_turn(answer.text) and not has_loop(answer.text)
+    return float(answer.is_ended and is_sound and within(len(split_words(answer.text)), 1, max_words))
+
+
+@scorer("leakage")
+def leakage(answer: str, *, words: Sequence[str] = (), at_least: int = 3) -> float:
+    """Passes unless the answer shows the training domain where nothing of it was asked.
+
+    A dose, a piece of SQL, the number of an order or a ticket, a shell command or a code fence gives it away at once;
+    words of the domain do when several different ones stand in the answer.
+
+    Args:
+        answer: What the model said.
+        words: Words that are typical of the domain (the checklist takes them from the training data).
+        at_least: Different words of the domain that give it away.
+
+    Returns:
+        1 where nothing leaks, else 0.
+    """
+    found = {word.casefold() for word in re.findall(r"[^\W\d_]+", level(answer))} & {word.casefold() for word in words}
+    return float(not gives_domain_away(answer) and len(found) < at_least)
