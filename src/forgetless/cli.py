@@ -248,12 +248,33 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(help="Metric of lm-evaluation-harness; default: exact_match, acc, em or f1.")
     ] = None,
+    explain_with: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="BASE_MODEL TUNED_MODEL",
+            help="Both models, to ask again about what was lost: what kind of loss is it?",
+            show_default=False,
+        ),
+    ] = None,
+    tasks_dir: TasksDir = None,
+    device: Device = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Judge two sets of scores: paired tests, intervals, verdict; exits by the verdict."""
     from forgetless import pipeline
 
-    comparison = pipeline.compare_files(base, tuned, margin=margin, alpha=alpha, metric=metric, out=out)
+    comparison = pipeline.compare_files(
+        base,
+        tuned,
+        margin=margin,
+        alpha=alpha,
+        metric=metric,
+        out=out,
+        explain_with=explain_with,
+        tasks_directories=tasks_dir or [],
+        device=device,
+        reporter=TerminalReporter(),
+    )
     _show_result(comparison, as_json=as_json, directory=out, has_report=False)
     raise typer.Exit(comparison.verdict.exit_code)
 
