@@ -16,6 +16,7 @@ from conftest import build_model, build_tokenizer
 from forgetless.cli import app
 from forgetless.data.encoding import IGNORED, encode_example, tokenize
 from forgetless.data.examples import Example, Message
+from forgetless.evaluate import diagnosis
 from forgetless.evaluate.runner import evaluate
 from forgetless.models import LoadedModel, load_model, quiet_transformers
 from forgetless.pipeline import compare_files
@@ -262,6 +263,6 @@ def test_a_run_explains_what_it_lost_and_remembers_it(
     (found,) = comparison.attributions
     assert found.cause in {Cause.FORMAT, Cause.MIXED}, found
     assert any(found.remedy in advice for advice in comparison.advice)
-    monkeypatch.setattr("forgetless.evaluate.diagnosis.gather_evidence", None)  # nothing may be asked again
+    monkeypatch.setattr(diagnosis, "gather_evidence", None)  # nothing may be asked again
     assert CliRunner().invoke(app, flags).exit_code == 1
     assert read_comparison(tmp_path / "out" / "comparison.json") == comparison

@@ -241,7 +241,9 @@ def _choices(lost: LostTask, sample: Sample) -> list[str]:
         if place is not None:
             answer = "" if found is None else own[: place[0]] + answer[found[0] : found[1]]
         words = tuple(bare_words(answer))
-        if words and words not in choices and lost.content(sample, answer) < 0.5:
+        # The beginning of a text is always likelier than the text: "= 1" against "= 12" would tell nothing.
+        is_nested = right.startswith(answer) or answer.startswith(right)
+        if words and not is_nested and words not in choices and lost.content(sample, answer) < 0.5:
             choices[words] = answer
         if len(choices) > NUM_DISTRACTORS:
             break
