@@ -12,6 +12,8 @@ import pytest
 
 from forgetless.errors import DataError
 from forgetless.records import (
+    Attribution,
+    Cause,
     CheckResult,
     Comparison,
     Role,
@@ -58,6 +60,7 @@ COMPARISON = Comparison(
     reasons=["One."],
     advice=["Two."],
     problems=["Three."],
+    attributions=[Attribution("t", Cause.FORMAT, 4, 3, "Seen.", "Mend it.", {"FORMAT": 0.75})],
 )
 
 
@@ -194,3 +197,14 @@ def test_a_comparison_that_is_not_there_says_who_writes_it(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be read"):
         read_comparison(tmp_path / "file" / "comparison.json")
+
+
+def test_a_comparison_without_attributions_is_read_and_what_they_hold_more_is_passed_over() -> None:
+    raw = json.loads(COMPARISON.to_json())
+    raw["attributions"][0]["later"] = 1
+    assert Comparison.from_mapping(raw) == COMPARISON
+    del raw["attributions"]
+    assert Comparison.from_mapping(raw).attributions == []
+    raw["attributions"] = [{"task": "t", "cause": "WITCHCRAFT"}]
+    with pytest.raises(DataError, match="WITCHCRAFT"):
+        Comparison.from_mapping(raw)

@@ -190,8 +190,10 @@ def compare_tokenizers(
         does.
     """
     differences = {}
-    if any(_prompt_ids(turns, base) != _prompt_ids(turns, tuned) for turns in _SHOWN):
-        differences[Cause.TEMPLATE] = _template_words(base, tuned)
+    for turns in _SHOWN:
+        before, after = _prompt(turns, base), _prompt(turns, tuned)
+        if before and after and before != after and Cause.TEMPLATE not in differences:
+            differences[Cause.TEMPLATE] = _template_words(base, tuned, before=before[0], after=after[0])
     if base_ends and set(base_ends) != set(tuned_ends):
         differences[Cause.END_OF_TURN] = (
             f"the base ends its turn with {_listed(base_ends)}, the tuned model is set to end with "
@@ -200,23 +202,29 @@ def compare_tokenizers(
     return differences
 
 
-def _template_words(base: Any, tuned: Any) -> str:
+def _template_words(base: Any, tuned: Any, *, before: str, after: str) -> str:
     if tuned.chat_template is None:
         return "the tuned model's tokenizer has no chat template, the base's has one"
     if base.chat_template is None:
         return "the tuned model's tokenizer has a chat template, the base's has none"
-    before, after = (render_prompt(_SHOWN[0], tokenizer) for tokenizer in (base, tuned))
     if before == after:
         return "both chat templates give the same text, which the two tokenizers split differently"
-    return f"the base's chat template writes {before!r} before an answer, the tuned model's {after!r}"
+    shown = [repr(_shortened(text)) for text in (before, after)]
+    return f"the base's chat template writes {shown[0]} before an answer, the tuned model's {shown[1]}"
 
 
-def _prompt_ids(turns: Sequence[Message], tokenizer: Any) -> list[int] | None:
+def _shortened(text: str) -> str:
+    """Returns the two ends of a long text: some templates write a page."""
+    return text if len(text) <= 200 else f"{text[:80]} ... {text[-80:]}"
+
+
+def _prompt(turns: Sequence[Message], tokenizer: Any) -> tuple[str, list[int]] | None:
+    """Returns a prompt as text and ids; None where the template refuses it, as some refuse a system turn."""
     try:
         text = render_prompt(turns, tokenizer)
-    except ForgetlessError:  # some templates know no system turn
+    except ForgetlessError:
         return None
-    return tokenize(text, tokenizer, is_start=tokenizer.chat_template is None)
+    return text, tokenize(text, tokenizer, is_start=tokenizer.chat_template is None)
 
 
 def _listed(tokens: Sequence[str]) -> str:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forgetless.evaluate.diagnosis import answers_alike, compare_tokenizers, end_tokens, question_base, question_tuned
+from forgetless.evaluate.diagnosis import (
+    answers_alike,
+    compare_tokenizers,
+    end_tokens,
+    gather_evidence,
+    question_base,
+    question_tuned,
+)
 from forgetless.evaluate.function import FunctionModel
 from forgetless.evaluate.probes import LostTask, choose_lost
 from forgetless.evaluate.runner import ask, open_model
@@ -95,3 +104,39 @@ def test_the_same_text_can_be_split_differently(loaded: LoadedModel) -> None:
     other = copy.deepcopy(loaded.tokenizer)
     other.add_tokens(["Hello"])
     assert "split differently" in compare_tokenizers(loaded.tokenizer, other)[Cause.TEMPLATE]
+
+
+def test_a_template_that_refuses_a_system_turn_differs_by_the_others(loaded: LoadedModel) -> None:
+    refusing = copy.deepcopy(loaded.tokenizer)
+    opening = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    refusing.chat_template = opening + refusing.chat_template
+    assert compare_tokenizers(loaded.tokenizer, refusing) == {}
+    told = copy.deepcopy(loaded.tokenizer)
+    told.chat_template = told.chat_template.replace(
+        "{% for", "{% if messages[0].role != 'system' %}Be nice." + " Really." * 90 + "{% endif %}{% for"
+    )
+    assert "'Be nice." in compare_tokenizers(loaded.tokenizer, told)[Cause.TEMPLATE]
+
+
+def test_an_adapter_that_is_not_the_base_when_off_is_not_taken_for_it(
+    loaded: LoadedModel, lost: LostTask, tiny_directory: Path
+) -> None:
+    names: list[str] = []
+
+    def load(name: str) -> LoadedModel:
+        names.append(name)
+        model: Any = loaded.model
+        model.disable_adapter = nullcontext
+        return loaded
+
+    evidence, differences = gather_evidence([lost], models=(str(tiny_directory), "tuned"), load=load)
+    assert names == ["tuned", str(tiny_directory)]
+    assert Probe.BASE_LIKELIHOOD in evidence
+    assert differences == {}
+
+
+def test_choices_say_nothing_of_who_answers(loaded: LoadedModel, task: TaskMaker) -> None:
+    made = task("choice", *({"question": f"{n}", "choices": ["x", "y"], "answer": 0} for n in range(3)))
+    base, tuned = ([SampleScore("made", f"made-{n}", grade, "x") for n in range(3)] for grade in (1.0, 0.0))
+    chosen = choose_lost([made], base, tuned, names=["made"])
+    assert not answers_alike(open_model(loaded), chosen)
