@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation/attribution.py --out benchmarks/evaluation/results/attribution.json
 
-Two tasks, `geography` and `arithmetic`, the questions that the base answers right (at most 16 each). So that every
+Two tasks, `geography` and `arithmetic`, the questions that the base answers right (at most 8 each). So that every
 defect costs points, geography asks for one line with the name in its capitals. Each defect is planted, the model is
 scored and asked again, and what attribution says is written down. Weights are tuned on the base's own answers to the
 same questions, changed by the defect alone.
@@ -31,7 +31,7 @@ from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model
 from forgetless.records import SampleScore
 from forgetless.tasks.base import Task, load_suite
 
-NUM_SAMPLES = 16
+NUM_SAMPLES = 8
 OPTIONS = EvaluationOptions(batch_size=16)
 OTHER_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
@@ -112,7 +112,7 @@ def plant(defect: str, loaded: LoadedModel, scores: Sequence[SampleScore]) -> Lo
     if defect.startswith("noise"):
         add_noise(loaded.model, scale=float(defect.split()[1]))
     elif defect != "none":
-        tune(loaded.model, encode(scores, loaded.tokenizer, defect=defect), epochs=8, learning_rate=5e-5)
+        tune(loaded.model, encode(scores, loaded.tokenizer, defect=defect), epochs=6, learning_rate=1e-4)
     return loaded
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument(
         "--defects",
         nargs="+",
-        default=["none", "template", "end-of-turn", "truncated", "lower-cased", "noise 0.3", "noise 0.1"],
+        default=["none", "end-of-turn", "truncated", "lower-cased", "noise 0.3", "template", "noise 0.1"],
     )
     arguments = parser.parse_args()
     loaded = load_model(EMBEDDED_ALIAS, device="cpu")

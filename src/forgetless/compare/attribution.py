@@ -231,8 +231,8 @@ def _truncated(sample: LostSample) -> bool | None:
     if sample.is_choice:
         return None
     said = squash(sample.tuned.answer)
-    if not said:
-        return _suppressed(sample) is not False
+    if not said:  # tokens that show as nothing, up to the limit, are no answer that was cut
+        return sample.tuned.details.get("is_ended") is not False and _suppressed(sample) is not False
     is_beginning = any(squash(text) != said and squash(text).startswith(said) for text in sample.references)
     return is_beginning or sample.recovers(Probe.LONGER) is True
 

@@ -54,6 +54,7 @@ OPEN = {"details": {"is_ended": False}}
         (["blue fernblue fern"] * 4, OPEN, Cause.END_OF_TURN),
         (["Bl", "Blue F"] * 2, {}, Cause.TRUNCATED),
         ([""] * 4, {}, Cause.TRUNCATED),
+        ([""] * 4, OPEN, Cause.UNEXPLAINED),
         (["blue fern"] * 4, {}, Cause.FORMAT),
         (["I think it is **Blue Fern**."] * 4, {}, Cause.FORMAT),
         (["Red Oak"] * 4, {}, Cause.UNEXPLAINED),
