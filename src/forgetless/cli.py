@@ -315,13 +315,33 @@ def compare(
     style: Annotated[
         Literal["table", "markdown", "junit", "json"], typer.Option("--format", help="What to print.")
     ] = "table",
+    explain_with: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="BASE_MODEL TUNED_MODEL",
+            help="Both models, to ask again about what was lost: what kind of loss is it?",
+            show_default=False,
+        ),
+    ] = None,
+    tasks_dir: TasksDir = None,
+    device: Device = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Judge two sets of scores: paired tests, intervals, verdict; exits by the verdict."""
     from forgetless import pipeline
 
     comparison = pipeline.compare_files(
-        base, tuned, margin=margin, alpha=alpha, metric=metric, noise=noise_floor or [], out=out
+        base,
+        tuned,
+        margin=margin,
+        alpha=alpha,
+        metric=metric,
+        noise=noise_floor or [],
+        out=out,
+        explain_with=explain_with,
+        tasks_directories=tasks_dir or [],
+        device=device,
+        reporter=TerminalReporter(),
     )
     if style in ("markdown", "junit") and not as_json:
         from forgetless.report import Evidence, render_junit, render_markdown

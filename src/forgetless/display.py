@@ -110,6 +110,12 @@ def show_comparison(console: Console, comparison: Comparison, *, report: Path | 
         console.print(f"[dim]{escape(note)}[/]", highlight=False)
     lines = [escape(reason) for reason in comparison.reasons]
     lines += [f"[yellow]![/] {escape(problem)}" for problem in comparison.problems]
+    if comparison.attributions:
+        lines += ["", "[bold]What kind of loss[/]"]
+        lines += [
+            f"- {escape(entry.task)}: [bold]{entry.cause.value}[/]. {escape(entry.evidence)}"
+            for entry in comparison.attributions
+        ]
     if comparison.advice:
         lines += ["", "[bold]What to do next[/]", *(f"- {escape(text)}" for text in comparison.advice)]
     style = VERDICT_STYLES[comparison.verdict.value]

@@ -13,12 +13,20 @@ from forgetless.checklist import load_checks, split_checks
 from forgetless.config import Config
 from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
-from forgetless.errors import ConfigError, RunError
+from forgetless.errors import ConfigError, ForgetlessError, RunError
 from forgetless.evaluate.requests import GREEDY, Decoding
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
-from forgetless.records import CheckResult, Comparison, SampleScore, read_comparison, read_scores, write_scores
+from forgetless.records import (
+    Attribution,
+    CheckResult,
+    Comparison,
+    SampleScore,
+    read_comparison,
+    read_scores,
+    write_scores,
+)
 from forgetless.rundir import RunDirectory, library_versions, noise_files, refuse_foreign_file, version
 from forgetless.tasks.base import Task, load_suite
 
@@ -78,7 +86,8 @@ def run(
     del model
     release_memory()
     _tuned_stage(job, directory, reporter)
-    comparison = judge(directory, job)
+    earlier = _known_attributions(directory)
+    comparison = _explain_stage(job, directory, judge(directory, job), reporter, earlier=earlier)
     with directory.stage("report"):
         pages = build_pages(directory.path)
     return RunResult(directory.path, comparison, pages)
@@ -364,6 +373,45 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
     return comparison
 
 
+def _known_attributions(directory: RunDirectory) -> list[Attribution]:
+    """Returns what an earlier start of the run found out about its losses."""
+    is_known = directory.is_done("explain", directory.comparison)
+    return read_comparison(directory.comparison).attributions if is_known else []
+
+
+def _explain_stage(
+    job: Job, directory: RunDirectory, comparison: Comparison, reporter: Reporter, *, earlier: Sequence[Attribution]
+) -> Comparison:
+    """Says what kind of loss each fall looks like, and writes `comparison.json` anew where something fell."""
+    from forgetless.compare.attribution import fallen_tasks, with_attributions
+    from forgetless.diagnosis import explain_by_answers, explain_by_asking
+    from forgetless.evaluate.runner import EvaluationOptions
+
+    fallen = fallen_tasks(comparison.tasks)
+    if not fallen:
+        return comparison
+    sides = [read_scores(directory.scores(side)) for side in ("base", "tuned")]
+    with directory.stage("explain"):
+        if [entry.task for entry in earlier] == fallen:
+            comparison = with_attributions(comparison, earlier)
+        else:
+            try:
+                comparison = explain_by_asking(
+                    comparison,
+                    *sides,
+                    models=(job.config.model, str(directory.model)),
+                    tasks=job.suite,
+                    load=lambda name: _load(job, name, reporter),
+                    options=EvaluationOptions(batch_size=job.config.evaluation.batch_size),
+                    reporter=reporter,
+                )
+            except ForgetlessError as error:  # the verdict stands without it
+                reporter.note(f"what was lost could not be asked about ({error}); its answers alone are judged")
+                comparison = explain_by_answers(comparison, *sides)
+        write_comparison(directory.comparison, comparison)
+    return comparison
+
+
 def write_comparison(path: Path, comparison: Comparison) -> None:
     """Writes `comparison.json`, whole or not at all.
 
@@ -416,8 +464,12 @@ def compare_files(
     metric: str | None = None,
     noise: Sequence[Path] = (),
     out: Path | None = None,
+    explain_with: tuple[str, str] | None = None,
+    tasks_directories: Sequence[Path] = (),
+    device: str = "auto",
+    reporter: Reporter | None = None,
 ) -> Comparison:
-    """Compares scores that lie on disk.
+    """Compares scores that lie on disk, and says what kind of loss each fall looks like.
 
     Args:
         base: Scores of the base: a score file, a run directory, or lm-evaluation-harness output.
@@ -428,15 +480,21 @@ def compare_files(
         metric: Metric of lm-evaluation-harness to compare.
         noise: Further runs of the base; those of a run directory are found without being named.
         out: Where comparison.json, copies of the scores, report.html, report.md and junit.xml are written.
+        explain_with: Names of the base and the tuned model, to be asked again about what was lost; None = the answers
+            alone are judged.
+        tasks_directories: Where to look for the user's own tasks when they are asked again.
+        device: Where those models are loaded.
+        reporter: Where to tell how far it is.
 
     Returns:
-        The comparison.
+        The comparison with its attributions.
 
     Raises:
         ForgetlessError: Scores can't be read or paired, or a limit is out of range.
     """
     from forgetless.compare.comparison import compare
     from forgetless.compare.sources import read_any_scores
+    from forgetless.diagnosis import explain_files
 
     sides = {
         "base": read_any_scores(base, side="base", metric=metric),
@@ -451,6 +509,9 @@ def compare_files(
         alpha=alpha,
         cross_entropy_margin=cross_entropy_margin,
         noise=runs,
+    )
+    comparison = explain_files(
+        comparison, sides, models=explain_with, directories=tasks_directories, device=device, reporter=reporter
     )
     if out is not None:
         directory = RunDirectory(out)

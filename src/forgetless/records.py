@@ -59,6 +59,32 @@ class Status(StrEnum):
     NOT_LEARNED = "NOT_LEARNED"  # target tasks only
 
 
+class Probe(StrEnum):
+    """A way of asking again about samples that were lost; the tuned model is asked unless the name says otherwise."""
+
+    FORMAT_BLIND = "format_blind"  # its answer as it stands, graded for content alone
+    LONGER = "longer"  # with more room for the answer
+    BASE_TOKENIZER = "base_tokenizer"  # under the base's chat template and end-of-turn token
+    PLAIN_PROMPT = "plain_prompt"  # without any chat template
+    FEW_SHOT = "few_shot"  # after a few solved examples
+    LIKELIHOOD = "likelihood"  # the base's right answer among its answers to other samples, as a choice
+    BASE_LIKELIHOOD = "base_likelihood"  # the same choice, put to the base
+
+
+class Cause(StrEnum):
+    """What kind of loss a fall looks like, in the order in which it is looked for."""
+
+    TEMPLATE = "TEMPLATE"  # right under the base's chat template
+    END_OF_TURN = "END_OF_TURN"  # right, then runs on
+    TRUNCATED = "TRUNCATED"  # cut before it is complete
+    FORMAT = "FORMAT"  # right in content, the form that was asked for is lost
+    SUPPRESSED = "SUPPRESSED"  # the right answer is as likely as ever, another one is said
+    RECOVERABLE = "RECOVERABLE"  # a few examples in the prompt bring it back
+    GONE = "GONE"  # nothing that was tried brings it back
+    MIXED = "MIXED"  # several of these, none in half of the samples
+    UNEXPLAINED = "UNEXPLAINED"  # the answers alone don't tell, and no model was asked again
+
+
 @dataclass(frozen=True, slots=True)
 class SampleScore:
     """One sample of one task, answered by one model and graded.
@@ -334,6 +360,30 @@ class Checklist:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribution:
+    """What kind of loss the fall of a task looks like.
+
+    Attributes:
+        task: Name of the task.
+        cause: The first cause, in the order of `Cause`, with enough evidence.
+        num_lost: Samples that the tuned model answers worse than the base.
+        num_examined: How many of them were looked into.
+        evidence: One sentence with the counts.
+        remedy: One sentence on what to do.
+        shares: For each cause that could be looked for, the share of the examined samples that show its sign. A sample
+            may show several; GONE is the share that shows none.
+    """
+
+    task: str
+    cause: Cause
+    num_lost: int
+    num_examined: int
+    evidence: str
+    remedy: str
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Everything that a verdict rests on, and all figures that a report shows."""
 
@@ -346,6 +396,7 @@ class Comparison:
     reasons: list[str]
     advice: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    attributions: list[Attribution] = field(default_factory=list)
     schema: int = SCHEMA
 
     def to_json(self) -> str:
@@ -361,7 +412,7 @@ class Comparison:
             path: Its file, for the message.
 
         Returns:
-            The comparison; advice and problems are empty where they are left out.
+            The comparison; advice, problems and attributions are empty where they are left out.
 
         Raises:
             DataError: A field is missing or the schema is not known.
@@ -379,9 +430,15 @@ class Comparison:
                 reasons=list(raw["reasons"]),
                 advice=list(raw.get("advice", [])),
                 problems=list(raw.get("problems", [])),
+                attributions=[_attribution(entry) for entry in raw.get("attributions", [])],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"is not a comparison that this version reads ({error})", path=path) from None
+
+
+def _attribution(raw: Mapping[str, Any]) -> Attribution:
+    known = {f.name for f in fields(Attribution)}
+    return Attribution(**{k: v for k, v in raw.items() if k in known} | {"cause": Cause(raw["cause"])})
 
 
 def _check(raw: Mapping[str, Any]) -> CheckResult:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetless.records import CheckResult, SampleScore, Status, write_scores
+from forgetless.records import Attribution, Cause, CheckResult, SampleScore, Status, write_scores
 from forgetless.report import build_report
 from forgetless.report.environment import code_block, markdown_prose, markdown_text, visible
 from golden.golden_page import Page
@@ -42,6 +42,7 @@ def hostile_run(directory: Path, text: str) -> Path:
         reasons=[text],
         advice=[text],
         problems=[text],
+        attributions=[Attribution(text, Cause.GONE, 9, 9, text, text, {"GONE": 1.0})],
     )
     write_run(directory, comparison)
     manifest = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from forgetless import display
 from forgetless.compare.comparison import compare
 from forgetless.doctor import Finding
-from forgetless.records import Comparison, Role, SampleScore, Unit
+from forgetless.records import Attribution, Cause, Comparison, Role, SampleScore, Unit
 
 
 def scores(*, lost: int) -> list[SampleScore]:
@@ -142,3 +143,9 @@ def test_findings_come_with_their_remedy(capsys: pytest.CaptureFixture[str]) -> 
         "detail": "[/tmp]",
         "remedy": "set [it]",
     }
+
+
+def test_what_kind_of_loss_stands_behind_the_reasons(comparison: Comparison) -> None:
+    entry = Attribution("a[/red]", Cause.TEMPLATE, 9, 9, "9 of 9 [bold]", "Mend it.")
+    text = printed(display.show_comparison, replace(comparison, attributions=[entry]))
+    assert "a[/red]: TEMPLATE. 9 of 9 [bold]" in text

@@ -18,7 +18,8 @@ from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
 from forgetless.models import load_model, save_model
-from forgetless.records import SampleScore, read_scores, write_scores
+from forgetless.progress import Silent
+from forgetless.records import SampleScore, read_comparison, read_scores, write_scores
 from forgetless.rundir import RunDirectory, noise_files
 from forgetless.tasks.base import Task, load_task
 
@@ -164,3 +165,24 @@ def test_a_run_may_take_the_checklist(config: dict[str, Any], tmp_path: Path, mo
         assert {score.task for score in read_scores(tmp_path / "out" / f"{side}.checks.scores.jsonl")} == {"answers"}
         assert "answers" not in {score.task for score in read_scores(tmp_path / "out" / f"{side}.scores.jsonl")}
     assert pipeline._checks(plan(config)) == []
+
+
+def test_a_loss_that_cannot_be_asked_about_is_judged_by_its_answers(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, job = pipeline.start(config, out=tmp_path / "out")
+    for side, grade in (("base", 1.0), ("tuned", 0.0)):
+        write_scores(
+            directory.scores(side), [SampleScore("letters", f"letters-{n}", grade, gold="a") for n in range(10)]
+        )
+    notes: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "note", notes.append)
+    comparison = pipeline.judge(directory, job)
+    explained = pipeline._explain_stage(job, directory, comparison, reporter, earlier=[])  # model/ isn't there
+    assert "could not be asked about" in notes[0]
+    assert [entry.task for entry in explained.attributions] == ["letters"]
+    assert read_comparison(directory.comparison) == explained
+    assert pipeline._known_attributions(directory) == explained.attributions
+    again = pipeline._explain_stage(job, directory, comparison, reporter, earlier=explained.attributions)
+    assert (again, len(notes)) == (explained, 1)

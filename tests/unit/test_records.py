@@ -12,6 +12,8 @@ import pytest
 
 from forgetless.errors import DataError
 from forgetless.records import (
+    Attribution,
+    Cause,
     CheckResult,
     CheckSample,
     CheckStatus,
@@ -66,6 +68,7 @@ COMPARISON = Comparison(
     reasons=["One."],
     advice=["Two."],
     problems=["Three."],
+    attributions=[Attribution("t", Cause.FORMAT, 4, 3, "Seen.", "Mend it.", {"FORMAT": 0.75})],
 )
 
 
@@ -216,3 +219,14 @@ def test_a_check_is_lost_as_its_status_says_or_else_by_both_results() -> None:
     assert not undecided.is_lost
     assert not replace(plain, base_passed=None).is_lost
     assert replace(undecided, status=CheckStatus.LOST).is_lost
+
+
+def test_a_comparison_without_attributions_is_read_and_what_they_hold_more_is_passed_over() -> None:
+    raw = json.loads(COMPARISON.to_json())
+    raw["attributions"][0]["later"] = 1
+    assert Comparison.from_mapping(raw) == COMPARISON
+    del raw["attributions"]
+    assert Comparison.from_mapping(raw).attributions == []
+    raw["attributions"] = [{"task": "t", "cause": "WITCHCRAFT"}]
+    with pytest.raises(DataError, match="WITCHCRAFT"):
+        Comparison.from_mapping(raw)
