@@ -227,7 +227,7 @@ def _continues(answer: str, text: str) -> bool:
 
 
 def _truncated(sample: LostSample) -> bool | None:
-    """Is the beginning of a right answer, or nothing while the right answer is seen to be likely, or comes given room."""
+    """Begins a right answer, or says nothing while that is seen to be likely, or is right when given room."""
     if sample.is_choice:
         return None
     said = squash(sample.tuned.answer)
