@@ -227,12 +227,12 @@ def _continues(answer: str, text: str) -> bool:
 
 
 def _truncated(sample: LostSample) -> bool | None:
-    """Is the beginning of a right answer, or nothing while the right answer is still likely, or comes given room."""
+    """Begins a right answer, or says nothing while that is seen to be likely, or is right when given room."""
     if sample.is_choice:
         return None
     said = squash(sample.tuned.answer)
-    if not said:  # tokens that show as nothing, up to the limit, are no answer that was cut
-        return sample.tuned.details.get("is_ended") is not False and _suppressed(sample) is not False
+    if not said:  # a foreign template silences a model too, so silence alone is no sign; nor is an invisible answer
+        return sample.tuned.details.get("is_ended") is not False and _suppressed(sample) is True
     is_beginning = any(squash(text) != said and squash(text).startswith(said) for text in sample.references)
     return is_beginning or sample.recovers(Probe.LONGER) is True
 

@@ -53,7 +53,7 @@ OPEN = {"details": {"is_ended": False}}
         (["Blue Fern <|im_start|> more"] * 4, {}, Cause.END_OF_TURN),
         (["blue fernblue fern"] * 4, OPEN, Cause.END_OF_TURN),
         (["Bl", "Blue F"] * 2, {}, Cause.TRUNCATED),
-        ([""] * 4, {}, Cause.TRUNCATED),
+        ([""] * 4, {}, Cause.UNEXPLAINED),
         ([""] * 4, OPEN, Cause.UNEXPLAINED),
         (["blue fern"] * 4, {}, Cause.FORMAT),
         (["I think it is **Blue Fern**."] * 4, {}, Cause.FORMAT),
@@ -122,11 +122,12 @@ def test_a_base_that_prefers_nothing_shows_nothing() -> None:
 
 def test_an_empty_answer_is_cut_only_while_the_right_one_is_likely() -> None:
     before, after = [score(n, 1.0) for n in range(4)], [score(n, 0.0, "") for n in range(4)]
-    evidence = {
-        Probe.BASE_LIKELIHOOD: likelihoods(*[[-1.0, -11.0]] * 4),
-        Probe.LIKELIHOOD: likelihoods(*[[-30.0, -29.0]] * 4),
-    }
-    assert attribute(before, after, tasks=["herbs"], evidence=evidence)[0].cause is Cause.GONE
+    for likely, cause in (([-30.0, -29.0], Cause.GONE), ([-3.0, -12.0], Cause.TRUNCATED)):
+        evidence = {
+            Probe.BASE_LIKELIHOOD: likelihoods(*[[-1.0, -11.0]] * 4),
+            Probe.LIKELIHOOD: likelihoods(*[likely] * 4),
+        }
+        assert attribute(before, after, tasks=["herbs"], evidence=evidence)[0].cause is cause
 
 
 def test_what_churn_explains_is_no_evidence() -> None:
