@@ -206,12 +206,19 @@ app.command("train")(with_config_flags(train))
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Alias, hub id, or directory (weights, adapter or run).")],
-    suite: Annotated[str, typer.Option(help="Suite, or suites and tasks separated by commas.")] = "core",
+    suite: Annotated[
+        str,
+        typer.Option(help="Suite, or suites and tasks separated by commas; after lm_eval: of lm-evaluation-harness."),
+    ] = "core",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Score file to write.", show_default=False)] = None,
     tasks_dir: TasksDir = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)] = 64,
+    limit: Annotated[int | None, typer.Option(help="First samples of each lm_eval task; default: all.", min=1)] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Solved examples in each prompt of the lm_eval tasks.", min=0)
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Keep scores by content and use those that are known.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -227,6 +234,8 @@ def evaluate(
         device=device,
         dtype=dtype,
         batch_size=batch_size,
+        limit=limit,
+        num_fewshot=num_fewshot,
         use_cache=cache,
         reporter=TerminalReporter(),
     )
@@ -246,14 +255,20 @@ def compare(
         Path | None, typer.Option("--out", "-o", help="Directory for comparison.json.", show_default=False)
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Metric of lm-evaluation-harness; default: exact_match, acc, em or f1.")
+        str | None,
+        typer.Option(help="Metric of lm-evaluation-harness, or several in order; default: exact_match, acc, em, f1."),
+    ] = None,
+    filter_name: Annotated[
+        str | None, typer.Option("--filter", help="Filter of lm-evaluation-harness; default: a task's first.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Judge two sets of scores: paired tests, intervals, verdict; exits by the verdict."""
     from forgetless import pipeline
 
-    comparison = pipeline.compare_files(base, tuned, margin=margin, alpha=alpha, metric=metric, out=out)
+    comparison = pipeline.compare_files(
+        base, tuned, margin=margin, alpha=alpha, metric=metric, filter_name=filter_name, out=out
+    )
     _show_result(comparison, as_json=as_json, directory=out, has_report=False)
     raise typer.Exit(comparison.verdict.exit_code)
 

@@ -68,8 +68,16 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """What base and tuned are asked."""
 
-    suite: str = Field("core", description="Suite, or names of suites and tasks separated by commas.")
+    suite: str = Field(
+        "core",
+        description="Suite, or names of suites and tasks separated by commas; after lm_eval: those of "
+        "lm-evaluation-harness (core,lm_eval:arc_easy).",
+    )
     tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
+    limit: int | None = Field(None, ge=1, description="First samples of each lm_eval task that are asked; all.")
+    num_fewshot: int | None = Field(
+        None, ge=0, description="Solved examples in each prompt of the lm_eval tasks; as each task has it."
+    )
     batch_size: int = Field(64, ge=1, description="Prompts that are answered together; changes speed, not scores.")
     cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
 from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
 from forgetless.rundir import RunDirectory, library_versions, refuse_foreign_file, version
-from forgetless.tasks.base import load_suite
 
 if TYPE_CHECKING:
+    from forgetless.evaluate.harness_suite import HarnessSuite, LoadedSuite
     from forgetless.models import LoadedModel
+    from forgetless.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -170,17 +171,21 @@ def _score_stage(job: Job, directory: RunDirectory, reporter: Reporter, side: st
 
     settings = job.config.evaluation
     tasks = [*job.suite, *target_tasks(job.test)]
+    harness = _load_harness(job.harness, tasks, reporter)
     cache = cache_directory() / "scores" if settings.cache else None
-    with directory.stage(side) as facts, reporter.task(f"Asking the {side} model") as progress:
+    with directory.stage(side) as facts:
         reached: list[float] = []
+        with reporter.task(f"Asking the {side} model") as progress:
 
-        def watch(done: float, total: float) -> None:
-            reached.append(total)
-            progress(done, total)
+            def watch(done: float, total: float) -> None:
+                reached.append(total)
+                progress(done, total)
 
-        options = EvaluationOptions(batch_size=settings.batch_size, cache=cache)
-        scores = evaluate(loaded, tasks, options=options, progress=watch)
+            options = EvaluationOptions(batch_size=settings.batch_size, cache=cache)
+            scores = evaluate(loaded, tasks, options=options, progress=watch)
         facts["cached"] = not reached  # nothing was left to be asked
+        if harness is not None:
+            scores += _ask_harness(harness, loaded, cache, reporter, title=f"Asking the {side} model: lm-eval")
         facts["num_samples"] = len(scores)
         _keep(directory.scores(side), scores)
 
@@ -357,19 +362,23 @@ def compare_files(
     alpha: float = 0.05,
     cross_entropy_margin: float = 0.05,
     metric: str | None = None,
+    filter_name: str | None = None,
     out: Path | None = None,
 ) -> Comparison:
     """Compares scores that lie on disk; with `out`, writes comparison.json and copies of the scores there."""
     from forgetless.compare.comparison import compare
-    from forgetless.compare.sources import read_any_scores
+    from forgetless.compare.sources import read_source
 
-    sides = {
-        "base": read_any_scores(base, side="base", metric=metric),
-        "tuned": read_any_scores(tuned, side="tuned", metric=metric),
+    sources = {
+        side: read_source(path, side=side, metric=metric, filter_name=filter_name)
+        for side, path in (("base", base), ("tuned", tuned))
     }
+    sides = {side: source.scores for side, source in sources.items()}
     comparison = compare(
         sides["base"], sides["tuned"], margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin
     )
+    notes = dict.fromkeys(note for source in sources.values() for note in source.notes)
+    comparison = replace(comparison, problems=[*comparison.problems, *notes])
     if out is not None:
         directory = RunDirectory(out)
         _refuse_other_run(directory, sides)
@@ -398,26 +407,52 @@ def evaluate_model(
     device: str = "auto",
     dtype: str = "auto",
     batch_size: int = 64,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
     use_cache: bool = True,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
     """Loads a model and evaluates it on a suite; with `out`, writes the scores there."""
-    from forgetless.evaluate.runner import EvaluationOptions, evaluate
+    from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
     from forgetless.models import cache_directory, load_model
 
     reporter = reporter or Silent()
     # What can be refused is, before the model is loaded.
-    tasks = load_suite(suite, tasks_directories)
+    tasks, wanted = read_suite(suite, tasks_directories, limit=limit, num_fewshot=num_fewshot)
     if out is not None:
         refuse_foreign_file(out)
+    harness = _load_harness(wanted, tasks, reporter)
     with reporter.task(f"Loading {model}"):
         loaded = load_model(model, device=device, dtype=dtype)
     options = EvaluationOptions(batch_size=batch_size, cache=cache_directory() / "scores" if use_cache else None)
-    with reporter.task(f"Asking {model}") as progress:
-        scores = evaluate(loaded, tasks, options=options, progress=progress)
+    scores: list[SampleScore] = []
+    if tasks:
+        with reporter.task(f"Asking {model}") as progress:
+            scores += evaluate(loaded, tasks, options=options, progress=progress)
+    if harness is not None:
+        scores += _ask_harness(harness, loaded, options.cache, reporter, title=f"Asking {model}: lm-eval")
     if out is not None:
         _keep(out, scores)
     return scores
+
+
+def _load_harness(suite: HarnessSuite | None, tasks: Sequence[Task], reporter: Reporter) -> LoadedSuite | None:
+    if suite is None:
+        return None
+    from forgetless.evaluate.harness_suite import LoadedSuite
+
+    with reporter.task("Loading the tasks of lm-evaluation-harness"):
+        return LoadedSuite(suite, taken=[task.name for task in tasks])
+
+
+def _ask_harness(
+    harness: LoadedSuite, loaded: LoadedModel, cache: Path | None, reporter: Reporter, *, title: str
+) -> list[SampleScore]:
+    with reporter.task(title) as progress:
+        found = harness.ask(loaded, cache=cache, progress=progress)
+    for note in found.notes:
+        reporter.note(note)
+    return found.scores
 
 
 def mix_files(
