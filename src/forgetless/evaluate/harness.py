@@ -20,7 +20,6 @@ from lm_eval.models.utils import (
     handle_stop_sequences,
     has_bos_prefix,
     normalize_gen_kwargs,
-    postprocess_generated_text,
     resolve_max_length,
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -28,9 +27,9 @@ from tqdm import tqdm
 
 from forgetless.errors import ConfigError, ModelError
 from forgetless.evaluate.harness_cache import ResponseCache
-from forgetless.evaluate.local import LocalModel, decode_greedily
-from forgetless.evaluate.requests import LikelihoodRequest
-from forgetless.models import LoadedModel, count_parameters, end_of_turn_ids, load_model
+from forgetless.evaluate.local import LocalModel
+from forgetless.evaluate.requests import GREEDY, LikelihoodRequest
+from forgetless.models import LoadedModel, count_parameters, load_model, quiet_transformers
 
 Tokens = list[int]
 Pair = tuple[Any, Tokens, Tokens]  # (what the harness calls the request, context, continuation)
@@ -64,7 +63,7 @@ class ForgetlessLM(TemplateLM):  # type: ignore[misc]  # lm_eval carries no type
         trust_remote_code: Run code that the model's repository brings.
         batch_size: Prompts that are decoded together; `auto`, and the harness's own default of 1, stand for 64.
         max_batch_size: Most prompts that are decoded together.
-        row_tokens: Tokens that are scored together.
+        row_tokens: Tokens that are scored together; None = what suits the device.
         max_length: Longest sequence in tokens; None = what the model's config says.
         add_bos_token: Whether texts start with the start token; None = as the tokenizer does it.
         cache: Directory of answers that are known; None = everything is computed.
@@ -81,7 +80,7 @@ class ForgetlessLM(TemplateLM):  # type: ignore[misc]  # lm_eval carries no type
         trust_remote_code: bool = False,
         batch_size: int | str = "auto",
         max_batch_size: int | None = None,
-        row_tokens: int = 512,
+        row_tokens: int | None = None,
         max_length: int | None = None,
         add_bos_token: bool | None = None,
         cache: str | Path | None = None,
@@ -94,8 +93,8 @@ class ForgetlessLM(TemplateLM):  # type: ignore[misc]  # lm_eval carries no type
             pretrained = _with_adapter(pretrained, peft)
         if isinstance(pretrained, LoadedModel):
             size = _batch_size(batch_size, max_batch_size)
-            pretrained = LocalModel(pretrained, row_tokens=int(row_tokens), batch_size=size)
-        self.local = pretrained
+            pretrained = LocalModel(pretrained, row_tokens=row_tokens, batch_size=size)
+        self.local = _greedy(pretrained)
         self.tokenizer = self.local.tokenizer
         self.add_bos_token = add_bos_token
         self._max_length = max_length
@@ -243,10 +242,12 @@ class ForgetlessLM(TemplateLM):  # type: ignore[misc]  # lm_eval carries no type
         answers: dict[Continuation, str] = {} if self._cache is None else self._cache.known_texts(work)
         rest = [item for item in dict.fromkeys(work) if item not in answers]
         with tqdm(total=len(rest), disable=disable_tqdm or self._progress is not None, desc="Answering") as bar:
-            for number, (index, text) in enumerate(self._decode(rest), start=1):
-                answers[rest[index]] = text
+            prompts, budgets = [item.prompt for item in rest], [item.budget for item in rest]
+            found = self.local.decode(prompts, budgets, stops=[item.stops for item in rest])
+            for number, (index, answer) in enumerate(found, start=1):
+                answers[rest[index]] = answer.text
                 if self._cache is not None:
-                    self._cache.add_text(rest[index], text)
+                    self._cache.add_text(rest[index], answer.text)
                 bar.update()
                 if self._progress is not None:
                     self._progress(number, len(rest))
@@ -270,23 +271,7 @@ class ForgetlessLM(TemplateLM):  # type: ignore[misc]  # lm_eval carries no type
                 f"{self.max_length} tokens, prompt and answer together"
             )
         stops = handle_stop_sequences(list(wanted["until"]), eos=self.tokenizer.decode(self.eot_token_id))
-        return Continuation(tuple(self.tok_encode(text)[-room:]), tuple(stops), budget)
-
-    def _decode(self, work: Sequence[Continuation]) -> Iterator[tuple[int, str]]:
-        """Yields (index, text up to the first stop text), batch by batch."""
-        ends = end_of_turn_ids(self.local.model, self.tokenizer)
-        order = sorted(range(len(work)), key=lambda index: (-work[index].budget, -len(work[index].prompt)))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            answers = decode_greedily(
-                self.local.model,
-                [work[index].prompt for index in batch],
-                [work[index].budget for index in batch],
-                ends=ends,
-            )
-            for index, ids in zip(batch, answers, strict=True):
-                text = self.tokenizer.decode(ids, skip_special_tokens=True)
-                yield index, postprocess_generated_text(text, list(work[index].stops), None)
+        return Continuation(tuple(self.tok_encode(text)[-room:]), tuple(stop for stop in stops if stop), budget)
 
 
 def _groups(pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Iterator[LikelihoodRequest]:
@@ -317,6 +302,14 @@ def _batch_size(wanted: int | str, largest: int | None) -> int:
     return size if largest is None else max(1, min(size, int(largest)))
 
 
+def _greedy(model: LocalModel) -> LocalModel:
+    """Returns a model that decodes greedily: what the harness's tasks are written for."""
+    if model.decoding == GREEDY:
+        return model
+    loaded = LoadedModel(model.model, model.tokenizer, "", "")
+    return LocalModel(loaded, row_tokens=model.row_tokens, batch_size=model.batch_size)
+
+
 def _with_adapter(model: LoadedModel | LocalModel, adapter: str) -> LoadedModel:
     """Returns a loaded model with the adapter of a directory on it."""
     from peft import PeftModel
@@ -326,7 +319,8 @@ def _with_adapter(model: LoadedModel | LocalModel, adapter: str) -> LoadedModel:
     if not (Path(adapter) / "adapter_model.safetensors").is_file():
         raise ModelError(f"peft {adapter!r} is no directory with an adapter_model.safetensors")
     try:
-        wrapped: Any = PeftModel.from_pretrained(model.model, os.fspath(adapter))
+        with quiet_transformers():
+            wrapped: Any = PeftModel.from_pretrained(model.model, os.fspath(adapter))
     except Exception as error:  # a damaged adapter can make PEFT raise anything
         raise ModelError(
             f"adapter {adapter!r} does not fit {model.name!r}: {' '.join(str(error).split())[:300]}"
