@@ -6,6 +6,7 @@ import random
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -153,10 +154,7 @@ def test_a_task_with_a_broken_template_is_named(tmp_path: Path) -> None:
 def test_a_harness_that_fails_ends_in_one_sentence(
     suite: LoadedSuite, shared_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: Any, **settings: Any) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr("lm_eval.evaluator.evaluate", fail)
+    monkeypatch.setattr("lm_eval.evaluator.evaluate", Mock(side_effect=AssertionError))
     with pytest.raises(RunError, match="failed on made_choice, made_answer, made_last_word: AssertionError"):
         suite.ask(shared_model)
 
