@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from forgetless.data.encoding import IGNORED, encode_examples
 from forgetless.data.sources import read_examples
 from forgetless.evaluate.runner import EvaluationOptions, evaluate
 from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model
-from forgetless.records import SampleScore, Unit, read_scores, write_scores
+from forgetless.records import Row, SampleScore, Unit, read_scores, write_scores
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("FORGETLESS_BENCH_DATA", "../shared/data"))
@@ -56,7 +57,7 @@ def tune(loaded: LoadedModel, way: str, *, stop_at: Callable[[int], None]) -> No
     recipe = RECIPES[way]
     examples = list(read_examples(DATA / recipe["file"]))[: recipe["examples"]]
     sequences = encode_examples(examples, loaded.tokenizer, max_tokens=512)
-    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=recipe["rate"], weight_decay=0.0)
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=recipe["rate"], weight_decay=0.0, fused=True)
     order = _endless_order(len(sequences))
     for step in range(1, max(STEPS[way]) + 1):
         loaded.model.train()
@@ -134,12 +135,21 @@ def _effects(base: list[SampleScore], tuned: list[SampleScore]) -> dict[str, Any
             "p_value": row.p_value,
             "status": row.status.value,
         }
-        if row.unit is Unit.GRADE:
-            # Power of the task's own test, at its size, if the flips seen are the true rates.
-            rates = {"lost_rate": row.lost / row.num_samples, "gained_rate": row.gained / row.num_samples}
-            entry["power"] = mcnemar_power(row.num_samples, **rates, level=0.05)
+        entry["power"] = _power(row)
         found[row.task] = entry
     return {"verdict": comparison.verdict.value, "tasks": found}
+
+
+def _power(row: Row) -> float:
+    """Returns the power of a row's own test, at its size and level 0.05, if what was seen were the truth."""
+    if row.unit is Unit.GRADE:
+        rates = {"lost_rate": row.lost / row.num_samples, "gained_rate": row.gained / row.num_samples}
+        return mcnemar_power(row.num_samples, **rates, level=0.05)
+    assert row.delta is not None
+    assert row.ci_low is not None
+    assert row.ci_high is not None
+    error = (row.ci_high - row.ci_low) / 2 / NormalDist().inv_cdf(0.975)
+    return NormalDist().cdf(row.delta / error - NormalDist().inv_cdf(0.95))
 
 
 def main() -> None:

@@ -65,6 +65,20 @@ app = typer.Typer(
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of tables.")]
 TasksDir = Annotated[list[Path] | None, typer.Option("--tasks-dir", help="Directory with tasks of your own.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+ENDPOINT = "Endpoint (MODEL is http://... or https://...; a key: FORGETLESS_API_KEY)"
+ServedModelName = Annotated[
+    str | None,
+    typer.Option("--served-model", help="Name; default: the only one served.", rich_help_panel=ENDPOINT),
+]
+Concurrency = Annotated[
+    int | None, typer.Option(help="Prompts under way at a time. Default: 4.", rich_help_panel=ENDPOINT)
+]
+Timeout = Annotated[float | None, typer.Option(help="Seconds for one try. Default: 60.", rich_help_panel=ENDPOINT)]
+Retries = Annotated[int | None, typer.Option(help="Tries after the first. Default: 5.", rich_help_panel=ENDPOINT)]
+TrustEndpointCache = Annotated[
+    bool,
+    typer.Option("--trust-endpoint-cache", help="Use scores of earlier evaluations.", rich_help_panel=ENDPOINT),
+]
 
 
 class TerminalReporter:
@@ -205,7 +219,9 @@ app.command("train")(with_config_flags(train))
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Alias, hub id, or directory (weights, adapter or run).")],
+    model: Annotated[
+        str, typer.Argument(help="Alias, hub id, directory (weights, adapter or run), or an endpoint's http://...")
+    ],
     suite: Annotated[
         str,
         typer.Option(help="Suite, or suites and tasks separated by commas; after lm_eval: of lm-evaluation-harness."),
@@ -220,12 +236,21 @@ def evaluate(
         int | None, typer.Option(help="Solved examples in each prompt of the lm_eval tasks.", min=0)
     ] = None,
     cache: Annotated[bool, typer.Option(help="Keep scores by content and use those that are known.")] = True,
+    served_model: ServedModelName = None,
+    concurrency: Concurrency = None,
+    timeout: Timeout = None,
+    retries: Retries = None,
+    trust_endpoint_cache: TrustEndpointCache = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model on a suite; write one JSON line per sample."""
     from forgetless import pipeline
     from forgetless.display import show_scores
+    from forgetless.evaluate.endpoint import EndpointOptions, refuse_local_flags
 
+    refuse_local_flags(
+        model, {"--device": device != "auto", "--dtype": dtype != "auto", "--batch-size": batch_size != 64}
+    )
     scores = pipeline.evaluate_model(
         model,
         suite=suite,
@@ -236,6 +261,16 @@ def evaluate(
         batch_size=batch_size,
         limit=limit,
         num_fewshot=num_fewshot,
+        endpoint=EndpointOptions.from_flags(
+            model,
+            {
+                "--served-model": served_model,
+                "--concurrency": concurrency,
+                "--timeout": timeout,
+                "--retries": retries,
+                "--trust-endpoint-cache": trust_endpoint_cache or None,
+            },
+        ),
         use_cache=cache,
         reporter=TerminalReporter(),
     )

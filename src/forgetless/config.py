@@ -74,9 +74,13 @@ class EvaluationConfig(Section):
         "lm-evaluation-harness (core,lm_eval:arc_easy).",
     )
     tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
-    limit: int | None = Field(None, ge=1, description="First samples of each lm_eval task that are asked; all.")
+    limit: int | None = Field(
+        None, ge=1, description="First samples of each lm_eval task that are asked; all where left out."
+    )
     num_fewshot: int | None = Field(
-        None, ge=0, description="Solved examples in each prompt of the lm_eval tasks; as each task has it."
+        None,
+        ge=0,
+        description="Solved examples in each prompt of the lm_eval tasks; as each task has it where left out.",
     )
     batch_size: int = Field(64, ge=1, description="Prompts that are answered together; changes speed, not scores.")
     cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")

@@ -207,6 +207,12 @@ def resolve_model(name: str) -> str:
     """
     if is_embedded(name):
         return str(embedded_directory())
+    if name.lower().startswith(("http://", "https://")):
+        # Not shown: it may hold a password.
+        raise ModelError(
+            "an endpoint answers prompts, but its weights can't be loaded: name a directory or a hub id; "
+            "`evaluate` takes endpoints"
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         # An adapter that is trained on it remembers this path, and may be used from elsewhere.

@@ -20,6 +20,7 @@ from forgetless.records import Comparison, SampleScore, read_comparison, read_sc
 from forgetless.rundir import RunDirectory, library_versions, refuse_foreign_file, version
 
 if TYPE_CHECKING:
+    from forgetless.evaluate.endpoint import EndpointOptions
     from forgetless.evaluate.harness_suite import HarnessSuite, LoadedSuite
     from forgetless.models import LoadedModel
     from forgetless.tasks.base import Task
@@ -409,10 +410,12 @@ def evaluate_model(
     batch_size: int = 64,
     limit: int | None = None,
     num_fewshot: int | None = None,
+    endpoint: EndpointOptions | None = None,
     use_cache: bool = True,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
-    """Loads a model and evaluates it on a suite; with `out`, writes the scores there."""
+    """Loads a model, or reaches an endpoint, and evaluates it on a suite; with `out`, writes the scores there."""
+    from forgetless.evaluate.endpoint import is_endpoint
     from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
     from forgetless.models import cache_directory, load_model
 
@@ -421,16 +424,22 @@ def evaluate_model(
     tasks, wanted = read_suite(suite, tasks_directories, limit=limit, num_fewshot=num_fewshot)
     if out is not None:
         refuse_foreign_file(out)
+    if wanted is not None and is_endpoint(model):
+        raise ConfigError(f"an endpoint gives no likelihoods in token ids: --suite {suite} needs a model to load")
     harness = _load_harness(wanted, tasks, reporter)
-    with reporter.task(f"Loading {model}"):
-        loaded = load_model(model, device=device, dtype=dtype)
-    options = EvaluationOptions(batch_size=batch_size, cache=cache_directory() / "scores" if use_cache else None)
+    cache = cache_directory() / "scores" if use_cache else None
     scores: list[SampleScore] = []
-    if tasks:
-        with reporter.task(f"Asking {model}") as progress:
-            scores += evaluate(loaded, tasks, options=options, progress=progress)
-    if harness is not None:
-        scores += _ask_harness(harness, loaded, options.cache, reporter, title=f"Asking {model}: lm-eval")
+    if is_endpoint(model):
+        scores = _ask_endpoint(model, tasks, out=out, cache=cache, options=endpoint, reporter=reporter)
+    else:
+        with reporter.task(f"Loading {model}"):
+            loaded = load_model(model, device=device, dtype=dtype)
+        options = EvaluationOptions(batch_size=batch_size, cache=cache)
+        if tasks:
+            with reporter.task(f"Asking {model}") as progress:
+                scores = evaluate(loaded, tasks, options=options, progress=progress)
+        if harness is not None:
+            scores += _ask_harness(harness, loaded, cache, reporter, title=f"Asking {model}: lm-eval")
     if out is not None:
         _keep(out, scores)
     return scores
@@ -453,6 +462,42 @@ def _ask_harness(
     for note in found.notes:
         reporter.note(note)
     return found.scores
+
+
+def _ask_endpoint(
+    url: str,
+    tasks: Sequence[Task],
+    *,
+    out: Path | None,
+    cache: Path | None,
+    options: EndpointOptions | None,
+    reporter: Reporter,
+) -> list[SampleScore]:
+    """Evaluates a served model; what it answered before a stop lies beside `out`, and is removed at the end."""
+    from forgetless.evaluate.endpoint import EndpointModel
+    from forgetless.evaluate.runner import EvaluationOptions, answerable, ask, count_known
+
+    model = EndpointModel(url, options=options)
+    with reporter.task(f"Reaching {model.url}"):
+        served = model.served_model()
+    free = answerable(model, tasks)
+    if left_out := [task.name for task in tasks if task not in free]:
+        reporter.note(f"an endpoint gives no likelihoods: left out {', '.join(left_out)}")
+    if model.is_resumable_only and cache is not None:
+        # Beside `out`, so that what is left of one evaluation never gets into another one.
+        cache = None if out is None else out.with_name(f"{out.name}.partial")
+    if num_known := count_known(model, free, cache):
+        reporter.note(f"going on with {num_known} scores kept in {cache}; to ask everything again, remove it")
+    try:
+        with reporter.task(f"Asking {served.name} at {model.url}") as progress:
+            scores = ask(model, free, options=EvaluationOptions(cache=cache), progress=progress)
+    except RunError as error:
+        num_known = count_known(model, free, cache)
+        way_out = "run the same again to go on" if cache is not None else "give --out to keep them another time"
+        raise RunError(f"{error}; scores kept: {num_known}, {way_out}") from None
+    if model.is_resumable_only and cache is not None and cache.is_dir() and not any(cache.iterdir()):
+        cache.rmdir()
+    return scores
 
 
 def mix_files(

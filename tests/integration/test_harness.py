@@ -103,3 +103,31 @@ def test_perplexities_are_refused_in_one_sentence(directory: Path, tmp_path: Pat
     code, text = compare(tmp_path, tmp_path)
     assert code == 2
     assert "task 'made_text': none of its metrics (word_perplexity) is a grade" in " ".join(text.split())
+
+
+def test_a_run_judges_by_the_harness_s_tasks_too(
+    tiny_directory: Path, questions: Path, tasks_directory: Path, cache: Path, directory: Path, tmp_path: Path
+) -> None:
+    for file in directory.glob("*.yaml"):
+        (tasks_directory / file.name).write_text(file.read_text())
+    result = CliRunner().invoke(
+        app,
+        [
+            *("run", "--model", str(tiny_directory), "--data", str(questions), "--out", str(tmp_path / "out")),
+            *("--tasks-dir", str(tasks_directory), "--suite", "picks,lm_eval:made_choice,made_answer"),
+            *("--limit", "5", "--num-fewshot", "1", "--epochs", "1", "--max-tokens", "64", "--max-examples", "4"),
+        ],
+    )
+    assert result.exit_code in (0, 1, 3), result.output
+    assert (cache / "scores").is_dir()
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    sizes = {row["task"]: row["num_samples"] for row in comparison["tasks"] if row["role"] == "retention"}
+    assert sizes == {"picks": 10, "made_choice": 5, "made_answer": 5}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert '["made_choice", "made_answer"], 1, 5' in manifest["fingerprints"]["lm_eval"]
+
+
+def test_an_endpoint_cannot_answer_the_harness() -> None:
+    result = CliRunner().invoke(app, ["evaluate", "http://127.0.0.1:9/v1", "--suite", "core,lm_eval:arc_easy"])
+    assert result.exit_code == 2
+    assert "an endpoint gives no likelihoods in token ids" in " ".join(result.output.split())

@@ -17,6 +17,7 @@ from forgetless import cli, pipeline
 from forgetless.cli import app, read_job
 from forgetless.config import Config, options
 from forgetless.errors import ConfigError, DataError, ModelError, RunError
+from forgetless.evaluate.endpoint import EndpointOptions
 from forgetless.records import SampleScore, write_scores
 
 Caught = dict[str, Any]
@@ -259,6 +260,39 @@ def test_mix_writes_over_nothing_of_the_user(questions: Path, general: Path, tmp
     assert result.exit_code == 2
     assert "--out" in result.stderr
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_evaluate_asks_an_endpoint_as_the_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Caught = {}
+    monkeypatch.setattr(pipeline, "evaluate_model", lambda model, **options: found.update(options, model=model) or [])
+    line = (
+        "evaluate http://h --served-model m --concurrency 2 --timeout 1.5 --retries 0 --trust-endpoint-cache "
+        "--suite core_free"
+    )
+    assert invoke(*shlex.split(line)).exit_code == 0
+    assert found["endpoint"] == EndpointOptions("m", 2, 1.5, 0, True)
+    assert (found["model"], found["suite"]) == ("http://h", "core_free")
+    assert invoke("evaluate", "http://h").exit_code == 0
+    assert found["endpoint"] == EndpointOptions()
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("evaluate org/name --concurrency 2", "--concurrency is for an endpoint"),
+        ("evaluate org/name --trust-endpoint-cache", "--trust-endpoint-cache is for an endpoint"),
+        ("evaluate http://h --concurrency 0", "concurrency 0 is below 1"),
+        ("evaluate http://h --device cuda", "--device is for a model in this process"),
+        ("evaluate http://h --batch-size 8", "--batch-size is for a model in this process"),
+        ("evaluate http://me:hidden@h", "user or password"),
+        ("run --model http://me:hidden@h --data a.jsonl", "an endpoint answers prompts"),
+    ],
+)
+def test_endpoint_flags_that_cannot_be_used(line: str, text: str, questions: Path) -> None:
+    result = invoke(*shlex.split(line.replace("a.jsonl", str(questions))))
+    assert result.exit_code == 2
+    assert text in result.output
+    assert "hidden" not in result.output
 
 
 def test_evaluate_refuses_to_write_over_a_file_of_the_user_before_it_loads_a_model(tmp_path: Path) -> None:

@@ -88,6 +88,14 @@ class ScoreCache:
                 "or set FORGETLESS_CACHE to another directory; scores that were kept before are still there"
             ) from error
 
+    def forget(self, task: Task) -> None:
+        """Removes the journal of a task, if there is one."""
+        path = self.path(task)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"{path} cannot be removed ({error.strerror}): remove it, its scores are used up") from error
+
 
 def _ends_line(path: Path) -> bool:
     with path.open("rb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from forgetless.data.examples import Message
+from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.requests import Generation, GenerationRequest
 
 
@@ -24,10 +25,33 @@ class FunctionModel:
         """Returns nothing that scores could be kept by."""
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
-        """Yields (index, answer) in the order of the requests."""
+        """Yields (index, answer) in the order of the requests.
+
+        Args:
+            requests: The prompts; several turns are flattened into one text.
+
+        Yields:
+            The index of a request, and its answer.
+
+        Raises:
+            ConfigError: The callable returned something else than a text.
+            RunError: The callable raised.
+        """
         for index, request in enumerate(requests):
-            text = self.function(flatten(request.prompt))
-            yield index, Generation(str(text), 0, is_ended=True)
+            yield index, Generation(self._answer(request), 0, is_ended=True)
+
+    def _answer(self, request: GenerationRequest) -> str:
+        try:
+            text: object = self.function(flatten(request.prompt))
+        except Exception as error:  # it is the user's: it may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise RunError(f"{request.label}: the callable failed ({reason}): mend it, or let it answer ''") from error
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"{request.label}: the callable returned a {type(text).__name__}, not a text: return the answer alone, "
+                "'' where there is none"
+            )
+        return text.encode(errors="replace").decode()  # half a surrogate pair can't be written
 
 
 def flatten(prompt: tuple[Message, ...] | str) -> str:

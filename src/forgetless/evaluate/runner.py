@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.cache import ScoreCache
+from forgetless.evaluate.endpoint import EndpointModel, EndpointOptions, is_endpoint
 from forgetless.evaluate.function import FunctionModel
 from forgetless.evaluate.grading import (
     Pair,
@@ -40,12 +42,14 @@ class EvaluationOptions:
         row_tokens: Tokens that are scored together; None = what suits the device.
         cache: Directory of the score cache; None = compute everything.
         decoding: How answers are decoded: greedily, or sampled.
+        endpoint: How a server is asked, where the model is one's address.
     """
 
     batch_size: int = 64
     row_tokens: int | None = None
     cache: Path | None = None
     decoding: Decoding = GREEDY
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
 
 
 def evaluate(
@@ -64,8 +68,8 @@ def evaluate(
     """Evaluates a model on a suite.
 
     Args:
-        model: A name or directory, a `LoadedModel`, a transformers model (with its `tokenizer`), or a callable from
-            prompt to text, which is asked the free tasks only.
+        model: A name or directory, a `LoadedModel`, a transformers model (with its `tokenizer`); or the address of an
+            OpenAI-compatible server or a callable from prompt to text, which are asked the free tasks only.
         suite: Name of a suite, names of tasks separated by commas, or tasks; names after `lm_eval:` are those of
             lm-evaluation-harness.
         tokenizer: Of a transformers model; by default that of its `name_or_path`.
@@ -128,6 +132,8 @@ def open_model(
         return model
     if _is_function(model):
         return FunctionModel(model)
+    if is_endpoint(model):
+        return EndpointModel(model, options=options.endpoint, decoding=options.decoding)
     from forgetless.evaluate.local import LocalModel
 
     loaded = _as_loaded(model, tokenizer, device=device, dtype=dtype)
@@ -174,36 +180,56 @@ def ask(
 
     Raises:
         ConfigError: The model can answer none of the tasks.
-        RunError: Memory ran out.
+        RunError: Memory ran out, or the model failed for good.
     """
     options = options or EvaluationOptions()
     tasks = answerable(model, tasks)
-    key = model.key() if options.cache is not None else None
-    cache = None if options.cache is None or key is None else ScoreCache(options.cache, key)
+    cache = _open_cache(model, options.cache)
     known = {task.name: {} if cache is None else cache.read(task) for task in tasks}
     work = [(task, sample) for task in tasks for sample in task.samples if sample["id"] not in known[task.name]]
     total = sum(_effort(task, sample) for task, sample in work)
     done = 0.0
     try:
-        for finished in _answer(model, work):
-            by_task: dict[str, list[SampleScore]] = defaultdict(list)
-            for (task, sample), score in finished:
-                known[task.name][score.sample_id] = score
-                by_task[task.name].append(score)
-                done += _effort(task, sample)
-            if cache is not None:
-                for task in tasks:
-                    if task.name in by_task:
-                        cache.append(task, by_task[task.name])
-            if progress is not None:
-                progress(done, total)
+        # Closed at once when the work is stopped: whatever a model still has under way ends with it.
+        with closing(_answer(model, work)) as groups:
+            for finished in groups:
+                by_task: dict[str, list[SampleScore]] = defaultdict(list)
+                for (task, sample), score in finished:
+                    known[task.name][score.sample_id] = score
+                    by_task[task.name].append(score)
+                    done += _effort(task, sample)
+                if cache is not None:
+                    for task in tasks:
+                        if task.name in by_task:
+                            cache.append(task, by_task[task.name])
+                if progress is not None:
+                    progress(done, total)
     except RuntimeError as error:
         from forgetless.models import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
         raise RunError("memory ran out: lower evaluation.batch_size, or shorten the longest samples") from error
+    if cache is not None and _is_passing(model):
+        for task in tasks:
+            cache.forget(task)
     return [known[task.name][sample["id"]] for task in tasks for sample in task.samples]
+
+
+def count_known(model: TextModel, tasks: Sequence[Task], directory: Path | None) -> int:
+    """Returns how many scores of a model's a cache holds."""
+    cache = _open_cache(model, directory)
+    return 0 if cache is None else sum(len(cache.read(task)) for task in tasks)
+
+
+def _open_cache(model: TextModel, directory: Path | None) -> ScoreCache | None:
+    key = model.key() if directory is not None else None
+    return None if directory is None or key is None else ScoreCache(directory, key)
+
+
+def _is_passing(model: TextModel) -> bool:
+    """Whether a model may become another one under the same key, so that its scores serve one evaluation only."""
+    return bool(getattr(model, "is_resumable_only", False))
 
 
 def answerable(model: TextModel, tasks: Sequence[Task]) -> list[Task]:
@@ -212,8 +238,9 @@ def answerable(model: TextModel, tasks: Sequence[Task]) -> list[Task]:
         return list(tasks)
     free = [task for task in tasks if task.spec.kind == "generate"]
     if not free:
+        article = "an" if model.origin[:1] in "aeiou" else "a"
         raise ConfigError(
-            f"a {model.origin} answers prompts but gives no likelihoods: the suite needs free (generate) tasks"
+            f"{article} {model.origin} answers prompts but gives no likelihoods: the suite needs free (generate) tasks"
         )
     return free
 
@@ -224,7 +251,7 @@ def _effort(task: Task, sample: Sample) -> float:
     return size + (2.0 * task.spec.max_tokens if task.spec.kind == "generate" else 0.0)
 
 
-def _answer(model: TextModel, work: Sequence[Pair]) -> Iterator[list[tuple[Pair, SampleScore]]]:
+def _answer(model: TextModel, work: Sequence[Pair]) -> Generator[list[tuple[Pair, SampleScore]], None, None]:
     """Yields graded samples in groups, as they are finished."""
     asked = [pair for pair in work if pair[0].spec.kind == "generate"]
     scored = [pair for pair in work if pair[0].spec.kind != "generate"]

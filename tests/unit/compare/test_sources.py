@@ -157,6 +157,17 @@ def test_what_cannot_be_read_names_file_and_line(tmp_path: Path, text: str, mess
         read_any_scores(tmp_path)
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"samples_x_{TIME}.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_any_scores(tmp_path)
+
+
+def test_a_score_file_is_read_as_one(tmp_path: Path) -> None:
+    write_scores(tmp_path / "a.scores.jsonl", [SampleScore("a", "1", 1.0)])
+    assert read_source(tmp_path / "a.scores.jsonl").notes == []
+
+
 def test_an_empty_directory_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--log_samples"):
         read_any_scores(tmp_path)

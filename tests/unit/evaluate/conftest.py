@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forgetless.evaluate.endpoint import KEY_VARIABLES
 from forgetless.models import LoadedModel, load_model
 from forgetless.tasks.base import Task, TaskSpec
+from serving import FakeServer, serve
 
 TaskMaker = Callable[..., Task]
 
@@ -35,3 +37,15 @@ def task() -> TaskMaker:
         return Task(spec, tuple({"id": f"{name}-{number}"} | sample for number, sample in enumerate(samples)))
 
     return make
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """A server that answers or fails as told; between tries there are only short pauses, and no key is set."""
+    from forgetless.evaluate import connection
+
+    monkeypatch.setattr(connection, "FIRST_PAUSE_SECONDS", 0.01)
+    for variable in KEY_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    with serve() as running:
+        yield running

@@ -130,6 +130,22 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path, made: Ta
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_journal_that_is_forgotten_is_gone_and_no_other(tmp_path: Path, made: Task) -> None:
+    caches = [ScoreCache(tmp_path, key) for key in ("model", "other")]
+    for cache in caches:
+        cache.append(made, scores(0))
+    caches[0].forget(made)
+    caches[0].forget(made)
+    assert [list(cache.read(made)) for cache in caches] == [[], ["made-0"]]
+
+
+def test_a_journal_that_cannot_be_removed_is_named(tmp_path: Path, made: Task) -> None:
+    cache = ScoreCache(tmp_path, "model")
+    cache.path(made).mkdir()
+    with pytest.raises(RunError, match="cannot be removed"):
+        cache.forget(made)
+
+
 def test_equal_tokenizers_have_one_fingerprint() -> None:
     assert tokenizer_fingerprint(build_tokenizer()) == tokenizer_fingerprint(build_tokenizer())
 

@@ -77,7 +77,7 @@ def test_each_model_gets_the_same_prompts(suite: LoadedSuite, shared_model: Load
 
 def test_global_generators_are_left_as_they_were(suite: LoadedSuite, shared_model: LoadedModel) -> None:
     def states() -> tuple[Any, ...]:
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist()  # type: ignore[index,union-attr]
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist()  # type: ignore[index]
 
     before = states()
     suite.ask(shared_model)

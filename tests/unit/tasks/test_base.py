@@ -214,6 +214,10 @@ def test_a_suite_is_its_tasks_in_order_and_each_once(tasks_directory: Path) -> N
     assert names(f"{core[3]},core") == [core[3], *core[:3], *core[4:]]
 
 
+def test_core_free_is_what_a_model_without_likelihoods_can_be_asked_of_core() -> None:
+    assert load_suite("core_free") == [task for task in load_suite("core") if task.spec.kind == "generate"]
+
+
 @pytest.mark.parametrize("name", ["cores", "", "core,", "core;letters"])
 def test_a_name_that_is_neither_suite_nor_task_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="there is no suite or task"):
