@@ -163,6 +163,9 @@ def _pick_metric(task: LoggedTask, samples: Sequence[tuple[int, Mapping[str, Any
         if task.is_higher_better.get(wanted) is False:
             raise task.error(f"less is better for metric {wanted!r}: a verdict needs grades of which more is better")
         return wanted
+    for number, sample in samples:
+        if broken := [name for name in known if isinstance(sample.get(name), float) and math.isnan(sample[name])]:
+            raise task.error(f"metric {broken[0]!r} is not a number", number)
     graded = [
         name
         for name in known

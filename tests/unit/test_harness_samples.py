@@ -139,7 +139,7 @@ def test_metrics_that_are_not_listed_are_found() -> None:
     [
         (sample(metrics=["word_perplexity"], word_perplexity=[-3.0, 5]), None, {}, "cannot be judged"),
         (sample(metrics=[]), None, {}, r"none of its metrics \(none\)"),
-        (sample(acc=float("nan"), metrics=["acc"]), None, {}, "none of its metrics"),
+        (sample(acc=float("nan"), metrics=["acc"]), None, {}, "metric 'acc' is not a number"),
         (sample(), Choice(("bleu", "f1")), {}, "it has no metric bleu or f1 but acc, acc_norm"),
         (sample(acc=3), Choice(("acc",)), {}, "metric 'acc' is not a grade in .* but 3"),
         (sample(), Choice(("acc",)), {"acc": False}, "less is better for metric 'acc'"),

@@ -191,9 +191,10 @@ def _mismatch(base: SampleScore, tuned: SampleScore) -> str:
         return "units"
     if base.gold.strip() and tuned.gold.strip() and base.gold.strip() != tuned.gold.strip():
         return "gold answers"
-    documents = [score.details.get("doc_hash") for score in (base, tuned)]
-    if None not in documents and documents[0] != documents[1]:
-        return "documents"
+    for name, field in (("documents", "doc_hash"), ("metrics", "metric"), ("filters", "filter")):
+        values = [score.details.get(field) for score in (base, tuned)]  # lm-evaluation-harness's samples have them
+        if None not in values and values[0] != values[1]:
+            return name
     if base.unit is Unit.NATS_PER_TOKEN and base.weight != tuned.weight:
         return "token counts"
     return ""

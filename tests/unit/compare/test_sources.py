@@ -89,6 +89,16 @@ def test_different_documents_under_one_id_are_a_problem(tmp_path: Path) -> None:
     assert any("9 samples with different documents" in problem for problem in comparison.problems)
 
 
+@pytest.mark.parametrize(
+    ("settings", "problem"), [({"metric": "acc_norm"}, "metrics"), ({"filter_name": "b"}, "filters")]
+)
+def test_grades_of_different_kinds_are_not_compared(tmp_path: Path, settings: dict[str, str], problem: str) -> None:
+    write(tmp_path, [sample(n, filter=name) for name in "ab" for n in range(5)])
+    scores = read_any_scores(tmp_path)
+    with pytest.raises(DataError, match=f"5 samples with different {problem} on the two sides"):
+        compare(scores, read_any_scores(tmp_path, **settings))
+
+
 def test_different_prompts_are_named_but_compared(tmp_path: Path) -> None:
     base = read_any_scores(write(tmp_path / "a", [sample(n, prompt_hash="p") for n in range(5)]))
     tuned = read_any_scores(write(tmp_path / "b", [sample(n, prompt_hash="q" if n else "p") for n in range(5)]))
