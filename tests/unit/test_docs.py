@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 from pathlib import Path
@@ -23,6 +24,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 def test_the_config_reference_is_made_from_the_config() -> None:
     made = runpy.run_path(str(ROOT / "scripts" / "write_reference.py"))["config_reference"]()
     assert (ROOT / "docs" / "reference" / "config.md").read_text(encoding="utf-8") == made
+
+
+def test_the_agreement_page_is_made_from_its_results() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "evaluation" / "agreement.py"))
+    results = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["write_page"](results)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
