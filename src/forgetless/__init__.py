@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forgetless.checklist import run_checklist
     from forgetless.compare.comparison import compare
     from forgetless.config import Config
     from forgetless.data.examples import Example, Message
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from forgetless.methods.lora import LoRA, assert_base_frozen
     from forgetless.methods.replay import Replay
     from forgetless.pipeline import RunResult, run, train
-    from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+    from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
     from forgetless.train.protection import protect
 
 _HOMES = {
+    "forgetless.checklist": ["run_checklist"],
     "forgetless.compare.comparison": ["compare"],
     "forgetless.config": ["Config"],
     "forgetless.data.examples": ["Example", "Message"],
@@ -40,12 +42,13 @@ _HOMES = {
     "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
     "forgetless.methods.replay": ["Replay"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
-    "forgetless.records": ["Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
+    "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
     "forgetless.train.protection": ["protect"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CheckResult",
     "Comparison",
     "Config",
     "ConfigError",
@@ -72,6 +75,7 @@ __all__ = [
     "read_examples",
     "replay_mixture",
     "run",
+    "run_checklist",
     "train",
 ]
 

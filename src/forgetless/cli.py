@@ -220,18 +220,32 @@ app.command("train")(with_config_flags(train))
 @app.command()
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="Alias, hub id, directory (weights, adapter or run), or an endpoint's http://...")
+        str,
+        typer.Argument(
+            help="Alias, hub id, directory (weights, adapter or run), GGUF file, or an endpoint's http://..."
+        ),
     ],
     suite: Annotated[
         str,
         typer.Option(help="Suite, or suites and tasks separated by commas; after lm_eval: of lm-evaluation-harness."),
     ] = "core",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Score file to write.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Score file to write; with --with-base, a directory.", show_default=False),
+    ] = None,
+    with_base: Annotated[
+        bool, typer.Option("--with-base", help="Score an adapter and its base with one load.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Most samples of each task, drawn by content; of lm_eval tasks the first.", min=1, show_default=False
+        ),
+    ] = None,
     tasks_dir: TasksDir = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)] = 64,
-    limit: Annotated[int | None, typer.Option(help="First samples of each lm_eval task; default: all.", min=1)] = None,
     num_fewshot: Annotated[
         int | None, typer.Option(help="Solved examples in each prompt of the lm_eval tasks.", min=0)
     ] = None,
@@ -241,40 +255,49 @@ def evaluate(
     timeout: Timeout = None,
     retries: Retries = None,
     trust_endpoint_cache: TrustEndpointCache = False,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature of free answers; 0 = greedy.", min=0.0)] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that hold this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model on a suite; write one JSON line per sample."""
     from forgetless import pipeline
-    from forgetless.display import show_scores
+    from forgetless.display import show_pair, show_scores
     from forgetless.evaluate.endpoint import EndpointOptions, refuse_local_flags
+    from forgetless.evaluate.requests import Decoding
+    from forgetless.pair import evaluate_pair
 
     refuse_local_flags(
         model, {"--device": device != "auto", "--dtype": dtype != "auto", "--batch-size": batch_size != 64}
     )
-    scores = pipeline.evaluate_model(
+    endpoint = EndpointOptions.from_flags(
         model,
-        suite=suite,
-        out=out,
-        tasks_directories=tasks_dir or [],
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        limit=limit,
-        num_fewshot=num_fewshot,
-        endpoint=EndpointOptions.from_flags(
-            model,
-            {
-                "--served-model": served_model,
-                "--concurrency": concurrency,
-                "--timeout": timeout,
-                "--retries": retries,
-                "--trust-endpoint-cache": trust_endpoint_cache or None,
-            },
-        ),
-        use_cache=cache,
-        reporter=TerminalReporter(),
+        {
+            "--served-model": served_model,
+            "--concurrency": concurrency,
+            "--timeout": timeout,
+            "--retries": retries,
+            "--trust-endpoint-cache": trust_endpoint_cache or None,
+        },
     )
-    show_scores(console, scores, as_json=as_json, out=out)
+    options: dict[str, Any] = {
+        "suite": suite,
+        "out": out,
+        "tasks_directories": tasks_dir or [],
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "use_cache": cache,
+        "limit": limit,
+        "num_fewshot": num_fewshot,
+        "decoding": Decoding(temperature, top_p, seed),
+        "reporter": TerminalReporter(),
+    }
+    if with_base:
+        show_pair(console, evaluate_pair(model, **options), as_json=as_json, out=out)
+    else:
+        scores = pipeline.evaluate_model(model, endpoint=endpoint, **options)
+        show_scores(console, scores, as_json=as_json, out=out)
 
 
 @app.command()
@@ -287,7 +310,14 @@ def compare(
     margin: Annotated[float, typer.Option(help="Largest drop that is tolerated, in score units.")] = 0.03,
     alpha: Annotated[float, typer.Option(help="Error rate of the verdict.")] = 0.05,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Directory for comparison.json.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Directory for comparison.json, report.html, report.md, junit.xml.", show_default=False
+        ),
+    ] = None,
+    noise_floor: Annotated[
+        list[Path] | None,
+        typer.Option(help="Scores of a further run of the base, repeatable (two at least).", show_default=False),
     ] = None,
     metric: Annotated[
         str | None,
@@ -296,16 +326,74 @@ def compare(
     filter_name: Annotated[
         str | None, typer.Option("--filter", help="Filter of lm-evaluation-harness; default: a task's first.")
     ] = None,
+    style: Annotated[
+        Literal["table", "markdown", "junit", "json"], typer.Option("--format", help="What to print.")
+    ] = "table",
     as_json: JsonFlag = False,
 ) -> None:
     """Judge two sets of scores: paired tests, intervals, verdict; exits by the verdict."""
     from forgetless import pipeline
 
     comparison = pipeline.compare_files(
-        base, tuned, margin=margin, alpha=alpha, metric=metric, filter_name=filter_name, out=out
+        base,
+        tuned,
+        margin=margin,
+        alpha=alpha,
+        metric=metric,
+        filter_name=filter_name,
+        noise=noise_floor or [],
+        out=out,
     )
-    _show_result(comparison, as_json=as_json, directory=out, has_report=False)
+    if style in ("markdown", "junit") and not as_json:
+        from forgetless.report import Evidence, render_junit, render_markdown
+
+        render = render_markdown if style == "markdown" else render_junit
+        print(render(Evidence(out.name if out is not None else "comparison", comparison)), end="")
+    else:
+        _show_result(comparison, as_json=as_json or style == "json", directory=out)
     raise typer.Exit(comparison.verdict.exit_code)
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="Alias, hub id, or directory (weights, adapter or run).")],
+    base: Annotated[
+        str | None, typer.Option(help="Its base, likewise: what that can't do is not lost.", show_default=False)
+    ] = None,
+    domain: Annotated[
+        Path | None, typer.Option(help="Training data, whose words must not leak.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory for checks.json and scores.", show_default=False)
+    ] = None,
+    tasks_dir: TasksDir = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)] = 64,
+    cache: Annotated[bool, typer.Option(help="Keep scores by content and use those that are known.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """The deployment checklist: what must still work, against the base; exits by the verdict.
+
+    [dim]forgetless check runs/safe --base smollm2-135m-instruct --domain my.jsonl[/dim]
+    """
+    from forgetless.checklist import check_model
+    from forgetless.display import show_checklist
+
+    checklist = check_model(
+        model,
+        base=base,
+        domain=domain,
+        out=out,
+        tasks_directories=tasks_dir or [],
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        use_cache=cache,
+        reporter=TerminalReporter(),
+    )
+    show_checklist(console, checklist, as_json=as_json, out=out)
+    raise typer.Exit(checklist.verdict.exit_code)
 
 
 @app.command()
@@ -395,13 +483,13 @@ def root(
     pass
 
 
-def _show_result(comparison: Any, *, as_json: bool, directory: Path | None, has_report: bool = True) -> None:
+def _show_result(comparison: Any, *, as_json: bool, directory: Path | None) -> None:
     from forgetless.display import show_comparison
 
     if as_json:
         print(comparison.to_json(), end="")
         return
-    page = directory / "report.html" if directory is not None and has_report else None
+    page = directory / "report.html" if directory is not None else None
     show_comparison(console, comparison, report=page)
 
 

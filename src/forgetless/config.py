@@ -75,14 +75,24 @@ class EvaluationConfig(Section):
     )
     tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
     limit: int | None = Field(
-        None, ge=1, description="First samples of each lm_eval task that are asked; all where left out."
+        None,
+        ge=1,
+        description="Most samples of each task, drawn by content; of lm_eval tasks the first. All where left out.",
     )
     num_fewshot: int | None = Field(
         None,
         ge=0,
         description="Solved examples in each prompt of the lm_eval tasks; as each task has it where left out.",
     )
+    checks: bool = Field(False, description="Take the deployment checklist too: a lost critical check fails the run.")
     batch_size: int = Field(64, ge=1, description="Prompts that are answered together; changes speed, not scores.")
+    temperature: float = Field(0.0, ge=0, description="Sampling temperature of free answers; 0 = greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share.")
+    noise_floor: int = Field(
+        0,
+        ge=0,
+        description="Score the base so many times more (at least 2) to see how far it moves alone; 0 = off.",
+    )
     cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")
 
 

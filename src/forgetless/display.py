@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 
 from forgetless.doctor import Finding
-from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit
+from forgetless.records import Checklist, CheckResult, CheckStatus, Comparison, Role, Row, SampleScore, Status, Unit
 
 # The columns between task and status, and how wide a terminal must be to show them.
 WIDTH_NEEDED = {"n": 60, "base → tuned": 60, "delta": 0, "interval": 80, "lost/gained": 96}
@@ -119,6 +119,65 @@ def show_comparison(console: Console, comparison: Comparison, *, report: Path | 
         console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
 
 
+CHECK_STYLES = {
+    CheckStatus.KEPT: "green",
+    CheckStatus.PASSED: "green",
+    CheckStatus.GAINED: "green",
+    CheckStatus.LOST: "red",
+    CheckStatus.FAILED: "red",
+    CheckStatus.UNDECIDED: "yellow",
+}
+
+
+NUM_SHOWN = 2  # answers behind each loss; checks.json has all
+
+
+def checklist_table(checks: Sequence[CheckResult]) -> Table:
+    """Lays out checks: name, severity, samples passed by base and model, status."""
+    has_base = any(check.base_num_passed is not None for check in checks)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("check", overflow="fold", min_width=12)
+    table.add_column("severity", no_wrap=True)
+    if has_base:
+        table.add_column("base", justify="right", no_wrap=True)
+    table.add_column("tuned" if has_base else "passed", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for check in checks:
+        base = [f"{check.base_num_passed}/{check.num_samples}"] if has_base else []
+        status = check.status.value if check.status is not None else "-"
+        style = "dim" if check.status is None else CHECK_STYLES.get(check.status, "dim")
+        passed = f"{check.tuned_num_passed}/{check.num_samples}"
+        table.add_row(escape(check.name), check.severity, *base, passed, f"[{style}]{status}[/]")
+    return table
+
+
+def show_checklist(console: Console, checklist: Checklist, *, as_json: bool, out: Path | None) -> None:
+    """Prints a checklist: table, the answers behind each loss, verdict, reasons, what to do next."""
+    if as_json:
+        print(checklist.to_json(), end="")
+        return
+    console.print(checklist_table(checklist.checks))
+    for check in checklist.checks:
+        for sample in check.samples[:NUM_SHOWN]:
+            console.print(f"[bold]{escape(check.name)}[/] {escape(_short(sample.prompt))}", highlight=False)
+            model = "said " if sample.base_answer is None else "tuned"
+            if sample.base_answer is not None:
+                console.print(f"  base   {escape(_short(sample.base_answer))}", highlight=False)
+            console.print(f"  {model}  [red]{escape(_short(sample.tuned_answer))}[/]", highlight=False)
+    lines = [escape(reason) for reason in checklist.reasons]
+    lines += ["", "[bold]What to do next[/]", *(f"- {escape(text)}" for text in checklist.advice)]
+    style = VERDICT_STYLES[checklist.verdict.value]
+    title = f"[{style}]{checklist.verdict.value}[/] deployment checklist"
+    console.print(Panel("\n".join(lines), title=title, title_align="left", border_style=style.split()[-1]))
+    if out is not None:
+        console.print(f"checks: {out / 'checks.json'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(text: str, longest: int = 160) -> str:
+    line = " ".join(text.split()) or "(nothing)"
+    return line if len(line) <= longest else f"{line[:longest].rstrip()} ..."
+
+
 def show_scores(console: Console, scores: Sequence[SampleScore], *, as_json: bool, out: Path | None) -> None:
     """Prints the mean score of each task."""
     rows = [_summary(name, group) for name, group in _by_task(scores).items()]
@@ -131,6 +190,21 @@ def show_scores(console: Console, scores: Sequence[SampleScore], *, as_json: boo
     console.print(table)
     if out is not None:
         console.print(f"scores: {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_pair(console: Console, sides: Mapping[str, Sequence[SampleScore]], *, as_json: bool, out: Path | None) -> None:
+    """Prints the mean scores of a base and of an adapter on it, side by side."""
+    rows = {side: [_summary(name, group) for name, group in _by_task(scores).items()] for side, scores in sides.items()}
+    if as_json:
+        print(json.dumps({"schema": 1, **rows}))
+        return
+    table = Table("task", "n", *rows, "unit", box=box.SIMPLE_HEAD, pad_edge=False)
+    for pair in zip(*rows.values(), strict=True):
+        means = [f"{row['mean']:.3f}" for row in pair]
+        table.add_row(escape(pair[0]["task"]), str(pair[0]["num_samples"]), *means, pair[0]["unit"])
+    console.print(table)
+    if out is not None:
+        console.print(f"scores: {out} (forgetless compare {out} {out})", highlight=False, markup=False, soft_wrap=True)
 
 
 def _by_task(scores: Iterable[SampleScore]) -> dict[str, list[SampleScore]]:

@@ -40,7 +40,7 @@ class DataError(ForgetlessError):
     def __init__(
         self, message: str, *, path: str | Path | None = None, line: int | None = None, field: str | None = None
     ) -> None:
-        self.path, self.line, self.field = path, line, field
+        self.message, self.path, self.line, self.field = message, path, line, field
         place = ", ".join(
             part
             for part in (

@@ -91,6 +91,8 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
     micro = config.training.micro_batch_size
     if micro is not None and config.training.batch_size % micro:
         raise ConfigError(f"training.micro_batch_size {micro} does not divide batch_size {config.training.batch_size}")
+    if config.evaluation.noise_floor == 1:
+        raise ConfigError("evaluation.noise_floor 1 is too few to tell a spread: 2 runs more at least, or 0 for none")
     directories = [] if config.evaluation.tasks_dir is None else [config.evaluation.tasks_dir]
     settings = config.evaluation
     suite, harness = read_suite(settings.suite, directories, limit=settings.limit, num_fewshot=settings.num_fewshot)

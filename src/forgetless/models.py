@@ -1,12 +1,11 @@
 """Finding, loading, saving and fingerprinting models.
 
-A model is named by the alias of the embedded one, a directory (full weights or a PEFT adapter), or a hub id. Weights
-are read from safetensors only, and a repository's own code runs only when it is asked for by name.
+A model is named by the alias of the embedded one, a directory (full weights or a PEFT adapter), a GGUF file, or a hub
+id. Weights are read from safetensors and GGUF only, and a repository's own code runs only when it is asked for.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from forgetless.errors import ConfigError, ForgetlessError, ModelError, RunError, did_you_mean
+from forgetless.quantised import is_gguf, missing_package, read_gguf
+from forgetless.weights import fingerprint_weights as fingerprint_weights
+from forgetless.weights import hash_file as hash_file
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +48,15 @@ class LoadedModel:
         model: A transformers causal language model, or a `PeftModel` around one, in eval mode.
         tokenizer: Its tokenizer, with a padding token.
         name: What the user called it.
-        path: The directory or hub id that it came from.
+        path: The directory, GGUF file or hub id that it came from.
+        notes: What a user should know of how it was loaded, one sentence each.
     """
 
     model: nn.Module
     tokenizer: Any
     name: str
     path: str
+    notes: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -151,19 +155,12 @@ def _is_intact(directory: Path) -> bool:
 def _convert_gguf(gguf: Path, target: Path) -> None:
     """Dequantises a GGUF file into a safetensors directory in float32."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    # The GGUF reader shows a progress bar of its own, whatever transformers' setting says.
     with quiet_transformers(), redirect_stderr(StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-        loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-        # transformers won't save a model whose config says "quantized": rebuild it without that entry.
-        settings = loaded.config.to_dict()
-        settings.pop("quantization_config", None)
-        config = type(loaded.config).from_dict(settings | {"_name_or_path": EMBEDDED_ALIAS})
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        model.load_state_dict(loaded.state_dict())
-        model.generation_config = loaded.generation_config
+        model: Any = read_gguf(gguf, torch.float32)
+        model.config._name_or_path = EMBEDDED_ALIAS
         model.save_pretrained(str(target))
         tokenizer.save_pretrained(str(target))
     record = {"source": gguf.name, "source_sha256": EMBEDDED_SHA256, "sha256": hash_file(target / "model.safetensors")}
@@ -197,10 +194,10 @@ def resolve_model(name: str) -> str:
     """Finds what a model's name stands for; nothing is loaded.
 
     Args:
-        name: Alias of the embedded model, a directory (a run directory too), or a hub id.
+        name: Alias of the embedded model, a directory (a run directory too), a GGUF file, or a hub id.
 
     Returns:
-        The directory that holds the model, or the hub id as it is.
+        The directory that holds the model, the file, or the hub id as it is.
 
     Raises:
         ModelError: A path is named that isn't a model directory, or the embedded model isn't there.
@@ -218,7 +215,11 @@ def resolve_model(name: str) -> str:
         # An adapter that is trained on it remembers this path, and may be used from elsewhere.
         return str(_model_directory(path).absolute())
     if path.is_file():
+        if is_gguf(name):
+            return str(path.absolute())
         raise ModelError(f"model {name!r} is a file: name the directory that holds config.json and *.safetensors")
+    if is_gguf(name):
+        raise ModelError(f"GGUF file {name!r} does not exist")
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise ModelError(f"model directory {name!r} does not exist")
     return name
@@ -243,7 +244,7 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_re
     """Loads a model and its tokenizer, in eval mode; an adapter is loaded on its base.
 
     Args:
-        name: Alias, directory (full weights or adapter; a run directory too), or hub id.
+        name: Alias, directory (full weights or adapter; a run directory too), GGUF file, or hub id.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on the CPU, the checkpoint's own elsewhere.
         trust_remote_code: Run code that the repository brings; off unless the user asked for it.
@@ -259,11 +260,11 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_re
         raise ConfigError(f"there is no number type {dtype!r}{did_you_mean(dtype, DTYPES)}")
     source = resolve_model(name)
     place = pick_device(device)
-    adapter = Path(source) / "adapter_config.json"
+    if (Path(source) / "adapter_config.json").is_file():
+        base = load_model(adapter_base(name), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        return attach_adapter(base, name, trust_remote_code=trust_remote_code)
     try:
         with quiet_transformers():
-            if adapter.is_file():
-                return _load_adapter(name, source, place, dtype=dtype, trust_remote_code=trust_remote_code)
             model = _load_weights(source, place, dtype=dtype, trust_remote_code=trust_remote_code)
             tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
     except ForgetlessError:
@@ -271,12 +272,21 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_re
     except Exception as error:  # a damaged model can make the libraries raise anything
         raise ModelError(f"model {name!r} cannot be loaded: {_reason(source, error)}") from error
     _refuse_foreign_tokenizer(model, tokenizer, name)
-    return LoadedModel(model, tokenizer, name, source)
+    notes = (_DEQUANTISED.format(name=name),) if is_gguf(source) else ()
+    return LoadedModel(model, tokenizer, name, source, notes)
+
+
+_DEQUANTISED = (
+    "{name} is dequantised in memory: its weights are those of the file, its arithmetic isn't; a server such as "
+    "llama.cpp's computes with the quantised weights and may answer differently"
+)
 
 
 def _reason(source: str, error: BaseException) -> str:
     """Returns why loading failed: the likely mistake where it can be seen, else the start of the library's message."""
     path = Path(source)
+    if lacking := missing_package(path):
+        return lacking
     if path.is_dir() and not any(path.glob("*.safetensors")):
         if any(path.glob("*.bin")) or any(path.glob("*.pt")) or any(path.glob("*.pth")):
             return (
@@ -288,7 +298,7 @@ def _reason(source: str, error: BaseException) -> str:
         return f"its weights are cut off or damaged ({error}): copy or download them again"
     text = " ".join(str(error).split()) or type(error).__name__
     text = text if len(text) <= 300 else text[:300] + " ..."
-    return text if path.is_dir() else f"there is no such directory, and as a hub id it fails: {text}"
+    return text if path.exists() else f"there is no such directory, and as a hub id it fails: {text}"
 
 
 def _refuse_foreign_tokenizer(model: nn.Module, tokenizer: Any, name: str) -> None:
@@ -313,6 +323,8 @@ def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote
         chosen = torch.float32
     elif dtype != "auto":
         chosen = getattr(torch, dtype)
+    if is_gguf(source):
+        return read_gguf(Path(source), torch.float32 if chosen == "auto" else chosen).to(device).eval()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=chosen,
@@ -328,35 +340,86 @@ def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote
             f"{source} lacks {len(absent)} weights of a {type(model).__name__}, or has them in another shape "
             f"({', '.join(absent[:2])}, ...): is its config.json that of another model?"
         )
-    placed: nn.Module = model.to(device).eval()
-    return placed
+    # Quantisation libraries place what they load, and some refuse to move it.
+    placed: nn.Module = model if getattr(model, "hf_quantizer", None) is not None else model.to(device)
+    return placed.eval()
 
 
-def _load_adapter(name: str, source: str, device: torch.device, *, dtype: str, trust_remote_code: bool) -> LoadedModel:
-    from peft import PeftConfig, PeftModel
+def adapter_base(name: str) -> str:
+    """Finds the base that an adapter belongs to.
 
+    Args:
+        name: Directory of an adapter, or a run directory with one.
+
+    Returns:
+        The base's name: a directory, a hub id, or the alias of the embedded model.
+
+    Raises:
+        ModelError: It is no adapter, or doesn't name its base.
+    """
+    source = resolve_model(name)
+    path = Path(source) / "adapter_config.json"
+    if not path.is_file():
+        raise ModelError(f"{name} is no adapter: there is no adapter_config.json in it")
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"adapter {name!r} cannot be loaded: {path} is no JSON object ({error})") from None
+    if not base:
+        raise ModelError(f"adapter {name!r} does not name its base: set base_model_name_or_path in {path}")
+    if (Path(base) / "adapter_config.json").is_file():
+        raise ModelError(f"adapter {name!r} stands on {base}, an adapter itself: merge that into its base first")
+    # An adapter on the embedded model remembers where that lay; the cache may have moved since.
+    is_moved = Path(base).name == EMBEDDED_ALIAS and not Path(base).is_dir()
+    return EMBEDDED_ALIAS if is_moved else str(base)
+
+
+def attach_adapter(base: LoadedModel, name: str, *, trust_remote_code: bool = False) -> LoadedModel:
+    """Puts an adapter on its base, which is in memory already and is changed by it.
+
+    Args:
+        base: The base; what is asked of it afterwards is asked of the tuned model.
+        name: Directory of the adapter, or a run directory with one.
+        trust_remote_code: Run code that the repository of a tokenizer brings.
+
+    Returns:
+        The tuned model, with the adapter's own tokenizer where it brings one.
+
+    Raises:
+        ModelError: The adapter can't be read, or isn't one of this base.
+    """
+    source = resolve_model(name)
     if not (Path(source) / "adapter_model.safetensors").is_file():
         raise ModelError(f"adapter {name!r} holds no adapter_model.safetensors (pickled weights are refused)")
-    base = PeftConfig.from_pretrained(source).base_model_name_or_path
-    if not base:
-        raise ModelError(f"adapter {name!r} does not name its base: set base_model_name_or_path in {source}")
-    # An adapter on the embedded model remembers where that lay; the cache may have moved since.
-    if Path(base).name == EMBEDDED_ALIAS and not Path(base).is_dir():
-        base = EMBEDDED_ALIAS
-    weights = _load_weights(resolve_model(base), device, dtype=dtype, trust_remote_code=trust_remote_code)
+    try:
+        with quiet_transformers():
+            return _attach(base, name, source, trust_remote_code=trust_remote_code)
+    except ForgetlessError:
+        raise
+    except Exception as error:  # a damaged adapter can make the libraries raise anything
+        raise ModelError(f"adapter {name!r} cannot be loaded: {_reason(source, error)}") from error
+
+
+def _attach(base: LoadedModel, name: str, source: str, *, trust_remote_code: bool) -> LoadedModel:
+    from peft import PeftModel
+
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")  # they would stay at their start
-        model = PeftModel.from_pretrained(weights, source).to(device).eval()
+        model = PeftModel.from_pretrained(base.model, source).to(base.device).eval()
     has_tokenizer = (Path(source) / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(source if has_tokenizer else resolve_model(base), trust_remote_code=trust_remote_code)
-    return LoadedModel(model, tokenizer, name, source)
+    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code) if has_tokenizer else base.tokenizer
+    return LoadedModel(model, tokenizer, name, source, base.notes)
 
 
 def load_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
     """Loads a tokenizer and makes sure that it can pad."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if is_gguf(source):
+        path = Path(source)
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         # Padding is masked wherever it stands, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
@@ -381,32 +444,6 @@ def end_of_turn_ids(model: nn.Module, tokenizer: Any) -> set[int]:
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return {int(token) for token in [*ids, tokenizer.eos_token_id] if token is not None}
-
-
-def hash_file(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint_weights(model: nn.Module) -> str:
-    """Returns a SHA-256 over names, types, shapes and bytes of all weights, and over how adapters are applied.
-
-    One altered weight gives another fingerprint. Moves one tensor at a time to the CPU.
-    """
-    import torch
-
-    digest = hashlib.sha256()
-    digest.update(type(model).__name__.encode())
-    for name, module in model.named_modules():
-        if hasattr(module, "disable_adapters"):  # a layer of PEFT's; its scale is no weight
-            applied = (module.disable_adapters, module.active_adapters, getattr(module, "scaling", None))
-            digest.update(f"{name}:{applied}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
-    return digest.hexdigest()
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -9,21 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetless.checklist import load_checks, split_checks
 from forgetless.config import Config
 from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
 from forgetless.errors import ConfigError, RunError
+from forgetless.evaluate.requests import GREEDY, Decoding
+from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
-from forgetless.records import Comparison, SampleScore, read_comparison, read_scores, write_scores
-from forgetless.rundir import RunDirectory, library_versions, refuse_foreign_file, version
+from forgetless.records import CheckResult, Comparison, SampleScore, read_comparison, read_scores, write_scores
+from forgetless.rundir import RunDirectory, library_versions, noise_files, refuse_foreign_file, version
+from forgetless.tasks.base import Task
 
 if TYPE_CHECKING:
     from forgetless.evaluate.endpoint import EndpointOptions
-    from forgetless.evaluate.harness_suite import HarnessSuite, LoadedSuite
+    from forgetless.evaluate.runner import EvaluationOptions
     from forgetless.models import LoadedModel
-    from forgetless.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def run(
     for text in job.warnings:
         reporter.note(text)
     model = _base_stage(job, directory, reporter)
+    model = _noise_stage(job, directory, reporter, model)
     _train_stage(job, directory, reporter, model)
     del model
     release_memory()
@@ -157,6 +161,21 @@ def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> Loaded
     return loaded
 
 
+def _noise_stage(
+    job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None
+) -> LoadedModel | None:
+    """Asks the base the free tasks again, each time with another seed; returns it where it is loaded."""
+    settings = job.config.evaluation
+    if settings.noise_floor and not settings.temperature:
+        reporter.note("greedy decoding in this process repeats itself: the noise floor is zero, and no run is repeated")
+        return loaded
+    for number in range(1, settings.noise_floor + 1):
+        if not directory.is_done(f"noise-{number}", directory.noise(number)):
+            loaded = loaded or _load(job, job.config.model, reporter)
+            _score_stage(job, directory, reporter, "base", loaded, repeat=number)
+    return loaded
+
+
 def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     """Scores the artefact that was saved, read back from disk."""
     if directory.is_done("tuned", directory.scores("tuned")):
@@ -165,30 +184,60 @@ def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     _score_stage(job, directory, reporter, "tuned", loaded)
 
 
-def _score_stage(job: Job, directory: RunDirectory, reporter: Reporter, side: str, loaded: LoadedModel) -> None:
+def _score_stage(
+    job: Job, directory: RunDirectory, reporter: Reporter, side: str, loaded: LoadedModel, *, repeat: int = 0
+) -> None:
+    """Scores a side; a repeat (of the base, from 1) takes another seed and asks only what is decoded."""
+    from forgetless.evaluate.requests import Decoding
     from forgetless.evaluate.runner import EvaluationOptions, evaluate
     from forgetless.evaluate.target import target_tasks
     from forgetless.models import cache_directory
 
     settings = job.config.evaluation
-    tasks = [*job.suite, *target_tasks(job.test)]
-    harness = _load_harness(job.harness, tasks, reporter)
+    checks = _checks(job)
+    names = {check.name for check in checks}
+    tasks = [*(task for task in job.suite if task.name not in names), *target_tasks(job.test), *checks]
+    stage, title, path = side, f"Asking the {side} model", directory.scores(side)
+    harness = None if repeat else load_harness(job.harness, tasks, reporter)
+    if repeat:
+        stage, title, path = f"noise-{repeat}", f"Asking the base again ({repeat})", directory.noise(repeat)
+        checks, tasks = [], [task for task in tasks if task.spec.kind == "generate" and task.name not in names]
     cache = cache_directory() / "scores" if settings.cache else None
-    with directory.stage(side) as facts:
+    decoding = Decoding(settings.temperature, settings.top_p, job.config.seed + repeat)
+    with directory.stage(stage) as facts:
         reached: list[float] = []
-        with reporter.task(f"Asking the {side} model") as progress:
+        with reporter.task(title) as progress:
 
             def watch(done: float, total: float) -> None:
                 reached.append(total)
                 progress(done, total)
 
-            options = EvaluationOptions(batch_size=settings.batch_size, cache=cache)
+            options = EvaluationOptions(batch_size=settings.batch_size, cache=cache, decoding=decoding)
             scores = evaluate(loaded, tasks, options=options, progress=watch)
         facts["cached"] = not reached  # nothing was left to be asked
-        if harness is not None:
-            scores += _ask_harness(harness, loaded, cache, reporter, title=f"Asking the {side} model: lm-eval")
+        scores += ask_harness(harness, loaded, options, reporter, title=f"{title}: lm-eval")
         facts["num_samples"] = len(scores)
-        _keep(directory.scores(side), scores)
+        scores, checked = split_checks(scores, checks)
+        if checks:
+            _keep(directory.scores(f"{side}.checks"), checked)
+        _keep(path, scores)
+
+
+def _checks(job: Job) -> list[Task]:
+    """Returns the checks of the deployment checklist, if the run is to take them."""
+    settings = job.config.evaluation
+    if not settings.checks:
+        return []
+    return load_checks(job.domain, [] if settings.tasks_dir is None else [settings.tasks_dir])
+
+
+def _judge_checks(job: Job, directory: RunDirectory) -> list[CheckResult]:
+    from forgetless.compare.checklist import judge_checks
+
+    if not job.config.evaluation.checks:
+        return []
+    base, tuned = (read_scores(directory.scores(f"{side}.checks")) for side in ("base", "tuned"))
+    return judge_checks(_checks(job), tuned, base)
 
 
 def _keep(path: Path, scores: Sequence[SampleScore]) -> None:
@@ -203,9 +252,12 @@ def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
 
     config = job.config
     with reporter.task(f"Loading {name}"):
-        return load_model(
+        loaded = load_model(
             name, device=config.device, dtype=config.training.dtype, trust_remote_code=config.trust_remote_code
         )
+    for note in loaded.notes:
+        reporter.note(note)
+    return loaded
 
 
 def mix_data(job: Job, tokenizer: Any) -> Sequence[Example]:
@@ -302,6 +354,8 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
             margin=gate.margin,
             alpha=gate.alpha,
             cross_entropy_margin=gate.cross_entropy_margin,
+            noise=[read_scores(path) for path in noise_files(directory.path)],
+            checks=_judge_checks(job, directory),
             recipe={
                 "methods": [method.name for method in job.methods],
                 "learning_rate": job.learning_rate,
@@ -333,11 +387,12 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error
 
 
-def build_pages(directory: Path) -> list[Path]:
+def build_pages(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
     """Builds the pages of a run directory from what it holds.
 
     Args:
         directory: The run directory; only its comparison.json has to be there.
+        names: Which pages; none = all.
 
     Returns:
         The pages, report.html first.
@@ -350,7 +405,7 @@ def build_pages(directory: Path) -> list[Path]:
 
     read_comparison(directory / "comparison.json")
     try:
-        return build_report(directory)
+        return build_report(directory, names=names)
     except OSError as error:
         raise RunError(f"the report cannot be written into {directory} ({error.strerror})") from error
 
@@ -364,9 +419,28 @@ def compare_files(
     cross_entropy_margin: float = 0.05,
     metric: str | None = None,
     filter_name: str | None = None,
+    noise: Sequence[Path] = (),
     out: Path | None = None,
 ) -> Comparison:
-    """Compares scores that lie on disk; with `out`, writes comparison.json and copies of the scores there."""
+    """Compares scores that lie on disk.
+
+    Args:
+        base: Scores of the base: a score file, a run directory, or lm-evaluation-harness output.
+        tuned: Scores of the tuned model, likewise.
+        margin: Largest tolerated drop of a mean grade.
+        alpha: Level of tests and intervals.
+        cross_entropy_margin: Largest tolerated rise of a retention cross-entropy.
+        metric: Metric of lm-evaluation-harness to compare, or several in order.
+        filter_name: Filter of lm-evaluation-harness to compare.
+        noise: Further runs of the base; those of a run directory are found without being named.
+        out: Where comparison.json, copies of the scores, report.html, report.md and junit.xml are written.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ForgetlessError: Scores can't be read or paired, or a limit is out of range.
+    """
     from forgetless.compare.comparison import compare
     from forgetless.compare.sources import read_source
 
@@ -375,8 +449,15 @@ def compare_files(
         for side, path in (("base", base), ("tuned", tuned))
     }
     sides = {side: source.scores for side, source in sources.items()}
+    repeats = [*noise] or noise_files(base)
+    runs = [read_source(path, side="base", metric=metric, filter_name=filter_name).scores for path in repeats]
     comparison = compare(
-        sides["base"], sides["tuned"], margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin
+        sides["base"],
+        sides["tuned"],
+        margin=margin,
+        alpha=alpha,
+        cross_entropy_margin=cross_entropy_margin,
+        noise=runs,
     )
     notes = dict.fromkeys(note for source in sources.values() for note in source.notes)
     comparison = replace(comparison, problems=[*comparison.problems, *notes])
@@ -386,6 +467,9 @@ def compare_files(
         write_comparison(directory.comparison, comparison)
         for side, scores in sides.items():  # so that a report shows the samples that changed
             _keep(directory.scores(side), scores)
+        for number, scores in enumerate(runs, start=1):
+            _keep(directory.noise(number), scores)
+        build_pages(out, names=("report.html", "report.md", "junit.xml"))
     return comparison
 
 
@@ -408,14 +492,15 @@ def evaluate_model(
     device: str = "auto",
     dtype: str = "auto",
     batch_size: int = 64,
-    limit: int | None = None,
-    num_fewshot: int | None = None,
     endpoint: EndpointOptions | None = None,
     use_cache: bool = True,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    decoding: Decoding = GREEDY,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
     """Loads a model, or reaches an endpoint, and evaluates it on a suite; with `out`, writes the scores there."""
-    from forgetless.evaluate.endpoint import is_endpoint
+    from forgetless.evaluate.endpoint import EndpointOptions, is_endpoint
     from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
     from forgetless.models import cache_directory, load_model
 
@@ -426,58 +511,35 @@ def evaluate_model(
         refuse_foreign_file(out)
     if wanted is not None and is_endpoint(model):
         raise ConfigError(f"an endpoint gives no likelihoods in token ids: --suite {suite} needs a model to load")
-    harness = _load_harness(wanted, tasks, reporter)
+    harness = load_harness(wanted, tasks, reporter)
     cache = cache_directory() / "scores" if use_cache else None
     scores: list[SampleScore] = []
+    options = EvaluationOptions(batch_size=batch_size, cache=cache, decoding=decoding)
     if is_endpoint(model):
-        scores = _ask_endpoint(model, tasks, out=out, cache=cache, options=endpoint, reporter=reporter)
+        options = replace(options, endpoint=endpoint or EndpointOptions())
+        scores = _ask_endpoint(model, tasks, out=out, options=options, reporter=reporter)
     else:
         with reporter.task(f"Loading {model}"):
             loaded = load_model(model, device=device, dtype=dtype)
-        options = EvaluationOptions(batch_size=batch_size, cache=cache)
+        for note in loaded.notes:
+            reporter.note(note)
         if tasks:
             with reporter.task(f"Asking {model}") as progress:
                 scores = evaluate(loaded, tasks, options=options, progress=progress)
-        if harness is not None:
-            scores += _ask_harness(harness, loaded, cache, reporter, title=f"Asking {model}: lm-eval")
+        scores += ask_harness(harness, loaded, options, reporter, title=f"Asking {model}: lm-eval")
     if out is not None:
         _keep(out, scores)
     return scores
 
 
-def _load_harness(suite: HarnessSuite | None, tasks: Sequence[Task], reporter: Reporter) -> LoadedSuite | None:
-    if suite is None:
-        return None
-    from forgetless.evaluate.harness_suite import LoadedSuite
-
-    with reporter.task("Loading the tasks of lm-evaluation-harness"):
-        return LoadedSuite(suite, taken=[task.name for task in tasks])
-
-
-def _ask_harness(
-    harness: LoadedSuite, loaded: LoadedModel, cache: Path | None, reporter: Reporter, *, title: str
-) -> list[SampleScore]:
-    with reporter.task(title) as progress:
-        found = harness.ask(loaded, cache=cache, progress=progress)
-    for note in found.notes:
-        reporter.note(note)
-    return found.scores
-
-
 def _ask_endpoint(
-    url: str,
-    tasks: Sequence[Task],
-    *,
-    out: Path | None,
-    cache: Path | None,
-    options: EndpointOptions | None,
-    reporter: Reporter,
+    url: str, tasks: Sequence[Task], *, out: Path | None, options: EvaluationOptions, reporter: Reporter
 ) -> list[SampleScore]:
     """Evaluates a served model; what it answered before a stop lies beside `out`, and is removed at the end."""
     from forgetless.evaluate.endpoint import EndpointModel
-    from forgetless.evaluate.runner import EvaluationOptions, answerable, ask, count_known
+    from forgetless.evaluate.runner import answerable, ask, count_known
 
-    model = EndpointModel(url, options=options)
+    model, cache = EndpointModel(url, options=options.endpoint, decoding=options.decoding), options.cache
     with reporter.task(f"Reaching {model.url}"):
         served = model.served_model()
     free = answerable(model, tasks)
@@ -490,7 +552,7 @@ def _ask_endpoint(
         reporter.note(f"going on with {num_known} scores kept in {cache}; to ask everything again, remove it")
     try:
         with reporter.task(f"Asking {served.name} at {model.url}") as progress:
-            scores = ask(model, free, options=EvaluationOptions(cache=cache), progress=progress)
+            scores = ask(model, free, options=replace(options, cache=cache), progress=progress)
     except RunError as error:
         num_known = count_known(model, free, cache)
         way_out = "run the same again to go on" if cache is not None else "give --out to keep them another time"

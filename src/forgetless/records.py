@@ -129,10 +129,9 @@ class SampleScore:
         for name, value in (("score", score), ("weight", raw.get("weight")), ("chance", raw.get("chance"))):
             if value is not None and not _is_finite(value):
                 raise fail(f"{value!r} is not a finite number", name)
-        if not isinstance(raw.get("details", {}), Mapping | None):
+        if not isinstance(raw.get("details", {}), _OBJECT):
             raise fail("is not an object", "details")
-        known = {f.name for f in fields(cls)}
-        values = {name: value for name, value in raw.items() if name in known and value is not None}
+        values = {name: value for name, value in raw.items() if name in _SCORE_FIELDS and value is not None}
         try:
             values["role"] = Role(values.get("role", Role.RETENTION))
             values["unit"] = Unit(values.get("unit", Unit.GRADE))
@@ -145,6 +144,10 @@ class SampleScore:
             if name in values:
                 values[name] = str(values[name])
         return cls(**values)
+
+
+_OBJECT = (dict, Mapping, type(None))  # dict first: the others are slow to ask
+_SCORE_FIELDS = frozenset(f.name for f in fields(SampleScore))  # looked up once a line, so made once
 
 
 def _is_finite(value: object) -> bool:
@@ -210,6 +213,11 @@ class Row:
     `base`, `tuned`, `delta` (tuned - base), `ci_low`, `ci_high`, `forgetting_upper`, `min_detectable_drop` are in the
     unit of the row. For cross-entropy delta keeps its sign (tuned - base, positive = worse) and `forgetting_upper`
     bounds the rise. `p_value` is one-sided for a loss. Figures that don't exist are None.
+
+    `kept_right` and `kept_wrong` count the samples whose grade stayed, at one half or more and below. The three figures
+    beyond chance are shares of the samples of a multiple-choice task (`compare.statistics.chance_adjusted`). The noise
+    figures say how far `noise_runs` runs of the base lie apart: standard deviation of their means, share of the samples
+    that change between two runs, and the drop that FORGOT has to exceed.
     """
 
     task: str
@@ -234,17 +242,95 @@ class Row:
     num_clusters: int | None = None
     test: str = ""
     note: str = ""
+    kept_right: int | None = None
+    kept_wrong: int | None = None
+    forgetting_beyond_chance: float | None = None
+    gain_beyond_chance: float | None = None
+    largest_forgetting: float | None = None
+    noise_runs: int | None = None
+    noise_spread: float | None = None
+    noise_flips: float | None = None
+    noise_bound: float | None = None
+
+
+class CheckStatus(StrEnum):
+    """What a check shows."""
+
+    KEPT = "KEPT"  # both pass it
+    LOST = "LOST"  # the base passes it, the tuned model doesn't, and chance flips don't explain that
+    UNDECIDED = "UNDECIDED"  # the base passes it, the tuned model doesn't, and chance flips could explain that
+    GAINED = "GAINED"  # the tuned model alone passes it
+    NEVER_HAD = "NEVER_HAD"  # neither passes it: nothing to lose
+    PASSED = "PASSED"  # judged without a base
+    FAILED = "FAILED"  # judged without a base
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSample:
+    """One question of a check with both answers; those of the base are None where there is none."""
+
+    sample_id: str
+    prompt: str
+    base_answer: str | None
+    tuned_answer: str
+    base_passed: bool | None
+    tuned_passed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One deployment check, answered by both models (issue: `check`); a lost critical one fails the verdict."""
+    """One deployment check; a lost critical one fails the verdict.
+
+    Attributes:
+        name: Name of the check.
+        severity: critical, high or medium.
+        base_passed: Whether the base passes it; None = no base was asked.
+        tuned_passed: Whether the model that is checked passes it.
+        evidence: The first few answers behind a loss, as text.
+        status: What it shows; None = to be read off the two above.
+        num_samples: Questions of the check.
+        base_num_passed: How many of them the base passed; None = no base was asked.
+        tuned_num_passed: How many of them the model passed that is checked.
+        samples: The questions behind a loss (without a base, behind a failure) with both answers.
+    """
 
     name: str
     severity: str
-    base_passed: bool
+    base_passed: bool | None
     tuned_passed: bool
     evidence: str = ""
+    status: CheckStatus | None = None
+    num_samples: int = 0
+    base_num_passed: int | None = None
+    tuned_num_passed: int = 0
+    samples: list[CheckSample] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model that is checked passes it."""
+        return self.tuned_passed
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the base passes it and the tuned model has lost it, beyond what chance flips explain."""
+        if self.status is not None:
+            return self.status is CheckStatus.LOST
+        return bool(self.base_passed) and not self.tuned_passed
+
+
+@dataclass(frozen=True, slots=True)
+class Checklist:
+    """A whole deployment checklist: the checks, and the verdict that they come to."""
+
+    verdict: Verdict
+    checks: list[CheckResult]
+    reasons: list[str]
+    advice: list[str] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """Returns the record as indented JSON."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +375,7 @@ class Comparison:
                 alpha=raw["alpha"],
                 pooled=_row(raw["pooled"]),
                 tasks=[_row(row) for row in raw["tasks"]],
-                checks=[CheckResult(**check) for check in raw["checks"]],
+                checks=[_check(check) for check in raw["checks"]],
                 reasons=list(raw["reasons"]),
                 advice=list(raw.get("advice", [])),
                 problems=list(raw.get("problems", [])),
@@ -298,8 +384,17 @@ class Comparison:
             raise DataError(f"is not a comparison that this version reads ({error})", path=path) from None
 
 
-def _row(raw: Mapping[str, Any]) -> Row:
+def _check(raw: Mapping[str, Any]) -> CheckResult:
     values = dict(raw)
+    if values.get("status") is not None:
+        values["status"] = CheckStatus(values["status"])
+    values["samples"] = [CheckSample(**sample) for sample in values.get("samples", [])]
+    return CheckResult(**values)
+
+
+def _row(raw: Mapping[str, Any]) -> Row:
+    known = {f.name for f in fields(Row)}
+    values = {name: value for name, value in raw.items() if name in known}  # a later version may add figures
     values |= {"role": Role(raw["role"]), "status": Status(raw["status"]), "unit": Unit(raw.get("unit", Unit.GRADE))}
     return Row(**values)
 

@@ -19,6 +19,7 @@ from forgetless.records import SCHEMA
 # What a run leaves beside its manifest: `--fresh` removes these and nothing else.
 _FILES = (
     *("mixture.jsonl", "base.scores.jsonl", "tuned.scores.jsonl", "train.jsonl", "comparison.json"),
+    *("base.checks.scores.jsonl", "tuned.checks.scores.jsonl", "checks.json"),
     *("report.html", "report.md", "junit.xml", "MODEL_CARD.md"),
 )
 _DIRECTORIES = ("model", "model.part", "checkpoints")
@@ -54,6 +55,10 @@ class RunDirectory:
     def scores(self, side: str) -> Path:
         """Returns the score file of `base` or `tuned`."""
         return self.path / f"{side}.scores.jsonl"
+
+    def noise(self, number: int) -> Path:
+        """Returns the score file of a further run of the base, counted from 1."""
+        return self.path / f"base.noise-{number}.scores.jsonl"
 
     def read(self) -> dict[str, Any]:
         """Reads the manifest.
@@ -132,6 +137,8 @@ class RunDirectory:
         try:
             for name in _FILES:
                 (self.path / name).unlink(missing_ok=True)
+            for path in noise_files(self.path):
+                path.unlink()
             for name in _DIRECTORIES:
                 if (self.path / name).is_dir():
                     shutil.rmtree(self.path / name)
@@ -157,6 +164,12 @@ class RunDirectory:
 
     def _set_stage(self, name: str, facts: Mapping[str, Any]) -> None:
         self.update({"stages": {**self.read().get("stages", {}), name: dict(facts)}})
+
+
+def noise_files(directory: Path) -> list[Path]:
+    """Returns the score files of further runs of the base, in order."""
+    found = [path for path in directory.glob("base.noise-*.scores.jsonl") if path.name.split(".")[1][6:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.split(".")[1][6:]))
 
 
 def refuse_foreign_file(path: Path) -> None:

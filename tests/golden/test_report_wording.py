@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
-from forgetless.records import CheckResult, Status, Unit, Verdict
+from forgetless.records import CheckResult, CheckStatus, Status, Unit, Verdict
 from forgetless.report import wording
 from forgetless.report.evidence import Evidence
 from forgetless.report.figures import forest
+from forgetless.report.junit import render_junit
 from golden.golden_run import failed_comparison, graded_row, pooled_row, undecided_comparison
 
 MINUS = wording.MINUS
@@ -85,3 +87,15 @@ def test_margin_of_its_own_is_marked_in_the_forest_plot() -> None:
 def test_shares_are_percentages_and_doubles_are_left_out() -> None:
     facts = wording.data_facts({"num_domain": 9, "share_examples": 0.1, "replay_share": 0.1, "note": ""})
     assert facts == {"domain examples": "9", "replay share of the mixture": "10.0 %"}
+
+
+def test_a_check_that_chance_could_explain_is_no_failure() -> None:
+    check = CheckResult("three-countries", "critical", True, False, status=CheckStatus.UNDECIDED)
+    found = replace(failed_comparison(), checks=[check])
+    assert wording.lost_checks(found) == []
+    (case,) = ElementTree.fromstring(render_junit(Evidence("run", found))).findall(
+        ".//testcase[@classname='forgetless.checks']"
+    )
+    skipped = case.find("skipped")
+    assert skipped is not None
+    assert "chance flips" in skipped.attrib["message"]

@@ -122,7 +122,7 @@ def test_a_run_judges_by_the_harness_s_tasks_too(
     assert (cache / "scores").is_dir()
     comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
     sizes = {row["task"]: row["num_samples"] for row in comparison["tasks"] if row["role"] == "retention"}
-    assert sizes == {"picks": 10, "made_choice": 5, "made_answer": 5}
+    assert sizes == {"picks": 5, "made_choice": 5, "made_answer": 5}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert '["made_choice", "made_answer"], 1, 5' in manifest["fingerprints"]["lm_eval"]
 

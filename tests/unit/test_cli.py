@@ -203,16 +203,41 @@ def test_compare_exits_by_the_verdict(score_files: tuple[str, str], tmp_path: Pa
     assert "FORGOT" in result.stdout
     assert "FAIL" in result.stdout
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["verdict"] == "FAIL"
-    assert "report.html" not in result.stdout  # none was written
+    pages = {path.name for path in (tmp_path / "out").iterdir()} - {"comparison.json"}
+    assert pages == {"base.scores.jsonl", "tuned.scores.jsonl", "report.html", "report.md", "junit.xml"}
     assert invoke("compare", base, base, "--margin", "0.5").exit_code == 0
     assert invoke("compare", base, base, "--margin", "0.001").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("style", "start"),
+    [("markdown", "## "), ("junit", "<?xml"), ("json", "{"), ("table", " ")],
+)
+def test_compare_prints_the_format_asked_for(score_files: tuple[str, str], style: str, start: str) -> None:
+    result = invoke("compare", *score_files, "--format", style)
+    assert result.exit_code == 1
+    assert result.stdout.startswith(start)
+    assert "FORGOT" in result.stdout
+
+
+def test_compare_takes_noise_runs_by_name_or_from_a_run(score_files: tuple[str, str], tmp_path: Path) -> None:
+    base, tuned = score_files
+    alone = invoke("compare", base, tuned, "--noise-floor", base)
+    assert alone.exit_code == 2
+    assert "1 noise run is too few" in alone.stderr
+    out = str(tmp_path / "out")
+    twice = invoke("compare", base, tuned, "--noise-floor", base, "--noise-floor", base, "--out", out)
+    assert twice.exit_code == 1
+    assert "3 runs of the base gave the same scores" in twice.stdout
+    found = invoke("compare", out, tuned, "--json")
+    assert json.loads(found.stdout)["pooled"]["noise_runs"] == 3
 
 
 def test_compare_replaces_no_scores_of_a_run(score_files: tuple[str, str], tmp_path: Path) -> None:
     base, tuned = score_files
     run = tmp_path / "run"
     assert invoke("compare", base, tuned, "--out", str(run)).exit_code == 1
-    (run / "manifest.json").write_text("{}")
+    (run / "manifest.json").write_text('{"schema": 1}')
     before = {path: path.read_bytes() for path in run.iterdir()}
     result = invoke("compare", tuned, base, "--out", str(run))
     assert result.exit_code == 2

@@ -73,3 +73,39 @@ def test_example_configs_are_configs(path: Path) -> None:
     config = load_config(path)
     assert config.data.train is not None
     assert (ROOT / config.data.train).is_file()
+
+
+def test_the_simulation_tables_are_made_from_the_results() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "write_simulation_tables.py"))
+    page = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
+    results = json.loads((ROOT / "benchmarks" / "statistics" / "simulations.json").read_text(encoding="utf-8"))
+    assert script["with_tables"](page, results) == page
+    assert all(f"<!-- simulated: {name} -->" in page for name in script["TABLES"])
+
+
+def test_the_simulations_show_what_the_pages_claim() -> None:
+    results = json.loads((ROOT / "benchmarks" / "statistics" / "simulations.json").read_text(encoding="utf-8"))
+    alarms = results["false_alarms"]
+    assert all(row["fail"]["rate"] <= alarms["alpha"] for row in alarms["rows"])
+    assert all(row["pass_at_margin"]["rate"] <= alarms["alpha"] + 0.004 for row in alarms["rows"])
+    tango = {
+        (row["n"], row["flip"], row["drop"]): row["coverage"]["Tango"][0]
+        for row in results["coverage_of_counts"]["rows"]
+    }
+    outside = {cell: value for cell, value in tango.items() if not 0.94 <= value <= 0.96}
+    assert set(outside) == {(50, 0.02, 0.0), (50, 0.02, 0.03)}
+    grades = results["coverage_of_grades"]["rows"]
+    assert all(row["coverage"]["effective Tango"][0] >= 0.94 for row in grades)
+    assert all(row["coverage"]["effective Tango"][0] <= 0.96 for row in grades if row["n"] == 600)
+    assert all(0.77 <= row["power"] <= 0.83 for row in results["promised_power_of_counts"]["rows"])
+    graded = [row for row in results["promised_power_of_grades"]["rows"] if row["n"] == 600]
+    assert all(abs(row["power"]["rate"] - 0.8) <= 0.035 for row in graded)
+    noise = [row for row in results["noise_floor"]["rows"] if row["drop"] == 0.0]
+    assert all(row["with"]["rate"] <= alarms["alpha"] for row in noise)
+    assert max(row["without"]["rate"] for row in noise) > 2 * alarms["alpha"]
+
+
+def test_the_table_of_checks_is_made_from_the_catalog() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "write_checklist.py"))
+    text = (ROOT / "docs" / "checklist.md").read_text(encoding="utf-8")
+    assert made["START"] + made["checks_table"]() + made["END"] in text

@@ -379,9 +379,9 @@ def test_another_number_type_gives_another_fingerprint() -> None:
 def test_how_an_adapter_is_applied_is_part_of_the_fingerprint() -> None:
     adapted: Any = LoRA(rank=2).prepare_model(build_model(), Context())  # type: ignore[arg-type]
     found = {fingerprint_weights(build_model()), fingerprint_weights(adapted)}  # type: ignore[arg-type]
-    with adapted.disable_adapter():
-        found.add(fingerprint_weights(adapted))
     adapted.get_submodule("base_model.model.model.layers.0.mlp.up_proj").scaling["default"] = 9.0
+    found.add(fingerprint_weights(adapted))
+    adapted.merge_adapter()
     found.add(fingerprint_weights(adapted))
     assert len(found) == 4
 

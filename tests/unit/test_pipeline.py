@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,15 @@ import pytest
 
 from forgetless import pipeline
 from forgetless.errors import ConfigError, ModelError, RunError
-from forgetless.job import plan
+from forgetless.evaluate import runner
+from forgetless.evaluate.runner import EvaluationOptions
+from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
 from forgetless.models import load_model, save_model
+from forgetless.records import SampleScore, read_scores, write_scores
+from forgetless.rundir import RunDirectory, noise_files
+from forgetless.tasks.base import Task, load_task
 
 
 @pytest.fixture
@@ -83,3 +90,77 @@ def test_a_disk_that_is_full_ends_the_evaluation_in_a_sentence(
         pipeline.evaluate_model(
             config["model"], suite="letters", tasks_directories=directories, out=tmp_path / "scores.jsonl"
         )
+
+
+class Notes:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+    @contextmanager
+    def task(self, title: str) -> Iterator[Callable[[float, float], None]]:
+        self.texts.append(title)
+        yield lambda done, total: None
+
+
+def start_noisy(config: dict[str, Any], out: Path, **settings: Any) -> tuple[RunDirectory, Job]:
+    evaluation = config["evaluation"] | {"suite": "letters,picks", "noise_floor": 2} | settings
+    return pipeline.start(config | {"evaluation": evaluation, "seed": 5}, out=out)
+
+
+def test_greedy_decoding_repeats_no_run(config: dict[str, Any], tmp_path: Path) -> None:
+    directory, job = start_noisy(config, tmp_path / "out")
+    reporter = Notes()
+    assert pipeline._noise_stage(job, directory, reporter, None) is None
+    assert "the noise floor is zero" in reporter.texts[0]
+    assert noise_files(directory.path) == []
+
+
+def test_the_base_is_asked_again_with_other_seeds(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, job = start_noisy(config, tmp_path / "out", temperature=0.7, top_p=0.9)
+    seeds: list[tuple[float, float, int]] = []
+
+    def ask(_: object, tasks: Sequence[Task], *, options: EvaluationOptions, **__: object) -> list[SampleScore]:
+        decoding = options.decoding
+        seeds.append((decoding.temperature, decoding.top_p, decoding.seed))
+        return [SampleScore(task.name, sample["id"], 1.0) for task in tasks for sample in task.samples]
+
+    monkeypatch.setattr(runner, "evaluate", ask)
+    monkeypatch.setattr(pipeline, "_load", lambda *_: object())
+    assert pipeline._noise_stage(job, directory, Notes(), None) is not None
+    assert seeds == [(0.7, 0.9, 6), (0.7, 0.9, 7)]
+    assert noise_files(directory.path) == [directory.noise(1), directory.noise(2)]
+    assert {score.task for score in read_scores(directory.noise(1))} == {"letters", "target_answers"}  # what is decoded
+    assert pipeline._noise_stage(job, directory, Notes(), None) is None  # done already: nothing is loaded
+    for side in ("base", "tuned"):
+        write_scores(directory.scores(side), read_scores(directory.noise(1)))
+    assert pipeline.judge(directory, job).pooled.noise_runs == 3
+
+
+def test_a_single_repeat_is_refused(config: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="noise_floor 1 is too few"):
+        start_noisy(config, tmp_path / "out", noise_floor=1)
+
+
+def test_a_run_may_take_the_checklist(config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Path(config["evaluation"]["tasks_dir"])
+    text = (directory / "letters.yaml").read_text()
+    (directory / "answers.yaml").write_text(
+        text.replace("task: letters", "task: answers") + "severity: critical\npass_at: 0.5\n"
+    )
+    check = load_task(directory / "answers.yaml")
+    monkeypatch.setattr(pipeline, "load_checks", lambda domain, directories: [check])
+    settings = {**config["evaluation"], "suite": "letters,answers", "checks": True}
+    result = pipeline.run(config | {"evaluation": settings}, out=tmp_path / "out")
+    assert [found.name for found in result.comparison.checks] == ["answers"]
+    assert "answers" not in {row.task for row in result.comparison.tasks}
+    for side in ("base", "tuned"):
+        assert {score.task for score in read_scores(tmp_path / "out" / f"{side}.checks.scores.jsonl")} == {"answers"}
+        assert "answers" not in {score.task for score in read_scores(tmp_path / "out" / f"{side}.scores.jsonl")}
+    assert pipeline._checks(plan(config)) == []

@@ -13,6 +13,8 @@ import pytest
 from forgetless.errors import DataError
 from forgetless.records import (
     CheckResult,
+    CheckSample,
+    CheckStatus,
     Comparison,
     Role,
     Row,
@@ -54,7 +56,13 @@ COMPARISON = Comparison(
     alpha=0.05,
     pooled=row(task="pooled", base=0.5, tuned=0.25, delta=-0.25),
     tasks=[row(), row(task="loss", unit=Unit.NATS_PER_TOKEN, status=Status.FORGOT, role=Role.TARGET)],
-    checks=[CheckResult("json", "critical", base_passed=True, tuned_passed=False, evidence="{")],
+    checks=[
+        CheckResult("json", "critical", base_passed=True, tuned_passed=False, evidence="{"),
+        CheckResult(
+            *("lists", "high", True, False, "-", CheckStatus.UNDECIDED, 8, 5, 4),
+            samples=[CheckSample("lists-1", "List it.", "- one", "one", True, False)],
+        ),
+    ],
     reasons=["One."],
     advice=["Two."],
     problems=["Three."],
@@ -194,3 +202,17 @@ def test_a_comparison_that_is_not_there_says_who_writes_it(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be read"):
         read_comparison(tmp_path / "file" / "comparison.json")
+
+
+def test_figures_that_a_later_version_added_to_a_row_are_passed_over() -> None:
+    raw = json.loads(COMPARISON.to_json())
+    raw["pooled"]["figure_of_tomorrow"] = 1.0
+    assert Comparison.from_mapping(raw) == COMPARISON
+
+
+def test_a_check_is_lost_as_its_status_says_or_else_by_both_results() -> None:
+    plain, undecided = COMPARISON.checks
+    assert plain.is_lost
+    assert not undecided.is_lost
+    assert not replace(plain, base_passed=None).is_lost
+    assert replace(undecided, status=CheckStatus.LOST).is_lost

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forgetless.errors import ConfigError, RunError
-from forgetless.rundir import RunDirectory, refuse_foreign_file
+from forgetless.rundir import RunDirectory, noise_files, refuse_foreign_file
 
 
 @pytest.fixture
@@ -178,3 +178,15 @@ def test_what_is_no_file_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         refuse_foreign_file(tmp_path / "file" / "below")
+
+
+def test_noise_files_are_found_in_order_and_cleared(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.start({}, identity="a")
+    for number in (10, 2, 1):
+        run.noise(number).write_text("")
+    (run.path / "base.noise-x.scores.jsonl").write_text("")
+    assert noise_files(run.path) == [run.noise(number) for number in (1, 2, 10)]
+    assert noise_files(run.noise(1)) == noise_files(tmp_path / "nowhere") == []
+    run.start({}, identity="b", fresh=True)
+    assert noise_files(run.path) == []

@@ -88,7 +88,7 @@ def _after_loss(rows: Sequence[Row], *, checks: Sequence[CheckResult], recipe: _
         else:
             names = name_some([row.task for row in fallen if row.task != "pooled"]) or "the tasks that fell"
             advice.append(f"Raise the share of `replay`, with examples that resemble {names}.")
-    lost = [check.name for check in checks if check.base_passed and not check.tuned_passed]
+    lost = [check.name for check in checks if check.is_lost]
     if lost:
         advice.append(
             f"Look at the answers behind {name_some(lost)} first: a chat template or an end-of-turn token that "

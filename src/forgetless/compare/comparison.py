@@ -10,6 +10,7 @@ import numpy as np
 from forgetless.compare.advice import give_advice
 from forgetless.compare.explanation import explain
 from forgetless.compare.intervals import flip_counts
+from forgetless.compare.noise import MIN_REPEATS
 from forgetless.compare.pairing import PairedTask, pair_scores, pool_tasks
 from forgetless.compare.rows import Evidence, Gate, blind_spot, make_row, measure, missing_row, signed_differences
 from forgetless.compare.statistics import holm
@@ -35,6 +36,7 @@ def compare(
     cross_entropy_margin: float = 0.05,
     checks: Sequence[CheckResult] = (),
     recipe: Mapping[str, object] | None = None,
+    noise: Sequence[Iterable[SampleScore]] = (),
 ) -> Comparison:
     """Compares two models on the samples that both answered.
 
@@ -60,17 +62,21 @@ def compare(
         checks: Deployment checks that both models took.
         recipe: What is known of the training, for the advice alone: `methods` (names), `learning_rate`, `epochs`,
             `num_examples`, `has_general`; any may be missing.
+        noise: Scores of at least two further runs of the base under the same decoding. A row is then FORGOT only if it
+            also fell by more than one more run of the base plausibly would.
 
     Returns:
         The verdict with all figures that it rests on, its reasons and what to do next; `problems` names the samples
         that could not be paired.
 
     Raises:
-        ConfigError: A limit is out of range.
+        ConfigError: A limit is out of range, or there is a single noise run.
         DataError: The scores can't be paired.
     """
     _check_limits(margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin)
-    pairing = pair_scores(base, tuned)
+    if len(noise) and len(noise) < MIN_REPEATS:
+        raise ConfigError(f"{len(noise)} noise run is too few to tell a spread: run the base {MIN_REPEATS} times more")
+    pairing = pair_scores(base, tuned, repeats=noise)
     family = _measure_family(pairing.tasks, margin=margin, alpha=alpha)
     rows = [_task_row(task, family, cross_entropy_margin=cross_entropy_margin) for task in pairing.tasks]
     pooled = _pooled_row(family, rows)
@@ -116,18 +122,18 @@ class _Family:
 
 
 def _measure_family(tasks: Sequence[PairedTask], *, margin: float, alpha: float) -> _Family:
-    evidence = {task.name: measure(task, alpha=alpha) for task in tasks if task.num_samples}
     gated = [task for task in tasks if task.role is Role.RETENTION and task.num_samples]
     graded = [task for task in gated if task.unit is Unit.GRADE]
     has_pool = len(graded) > 1  # a pool of one task would be the same test twice
     gate = Gate(margin, alpha, len(gated) + has_pool)
+    evidence = {task.name: measure(task, alpha=alpha, num_gated=gate.num_gated) for task in tasks if task.num_samples}
     found = {task.name: blind_spot(task, gate=gate) for task in graded}
     blind = {name: status for name, status in found.items() if status is not None}
     names, p_values = [task.name for task in gated], [evidence[task.name].p_value for task in gated]
     pool = None
     if has_pool:
-        pool = measure(pool_tasks(_seeing(graded, blind)), alpha=alpha)
-        everything = measure(pool_tasks(graded), alpha=alpha) if blind else pool
+        pool = measure(pool_tasks(_seeing(graded, blind)), alpha=alpha, num_gated=gate.num_gated)
+        everything = measure(pool_tasks(graded), alpha=alpha, num_gated=gate.num_gated) if blind else pool
         names.append(_POOL)
         p_values.append(max(pool.p_value, everything.p_value))
     adjusted = dict(zip(names, (float(p) for p in holm(p_values)), strict=True))
@@ -205,9 +211,7 @@ def _survives_unpaired(partial: Sequence[PairedTask], family: _Family) -> bool:
 
 
 def _verdict(rows: Sequence[Row], pooled: Row, *, checks: Sequence[CheckResult], obstacles: Sequence[str]) -> Verdict:
-    is_check_lost = any(
-        check.severity.lower() == "critical" and check.base_passed and not check.tuned_passed for check in checks
-    )
+    is_check_lost = any(check.severity.lower() == "critical" and check.is_lost for check in checks)
     if is_check_lost or any(row.status is Status.FORGOT for row in rows):
         return Verdict.FAIL
     if pooled.status in _KEPT and not obstacles:

@@ -28,9 +28,10 @@ def explain(
     """
     retention = [row for row in rows if row.role is Role.RETENTION]
     reasons = [_fall(row) for row in retention if row.status is Status.FORGOT]
-    reasons += [_lost_check(check) for check in checks if check.base_passed and not check.tuned_passed]
+    reasons += [_lost_check(check) for check in checks if check.is_lost]
     reasons += obstacles
     reasons.append(_pool_sentence(pooled, alpha=alpha))
+    reasons += _noise_sentences(retention, pooled, alpha=alpha)
     reasons += _blind_sentences(retention)
     reasons += [
         _cross_entropy_sentence(row, alpha=alpha)
@@ -125,6 +126,28 @@ def _cross_entropy_sentence(row: Row, *, alpha: float) -> str:
     if row.status is Status.UNDECIDED:
         return f"{row.task}: a rise of up to {bound} can't be ruled out ({sample}), and the margin is {row.margin:g}."
     return f"{row.task}: no rise larger than {bound} ({sample})."
+
+
+def _noise_sentences(rows: Sequence[Row], pooled: Row, *, alpha: float) -> list[str]:
+    """Says how far the base's own runs lie apart, and which losses are no larger than that."""
+    gated = [pooled, *(row for row in rows if row.unit is not Unit.GRADE or pooled.num_samples != row.num_samples)]
+    sentences = []
+    if pooled.noise_runs is not None and pooled.noise_bound is not None:
+        sentences.append(
+            f"{pooled.noise_runs} runs of the base gave the same scores: its noise floor is zero."
+            if not pooled.noise_flips
+            else f"The base alone moves by {points(pooled.noise_spread or 0.0)} between runs (standard deviation over "
+            f"{pooled.noise_runs} runs; {100.0 * pooled.noise_flips:.1f} % of the samples change): only a drop of more "
+            f"than {points(pooled.noise_bound)} below their mean counts."
+        )
+    for row in gated:
+        is_significant = row.p_adjusted is not None and row.p_adjusted <= alpha
+        if is_significant and row.status is Status.UNDECIDED and row.noise_bound is not None:
+            size = f"{row.noise_bound:.3f} nats per token" if row.unit is not Unit.GRADE else points(row.noise_bound)
+            sentences.append(
+                f"{_fall(row)[:-1]}, yet one more run of the base could do as badly: its runs allow {size}."
+            )
+    return sentences
 
 
 def _blind_sentences(rows: Sequence[Row]) -> list[str]:

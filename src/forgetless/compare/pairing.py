@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,8 @@ class PairedTask:
         clusters: Cluster code of each sample, shape (n,); a sample without a cluster has a code of its own.
         chance: Mean expected score of guessing.
         num_unpaired: Samples that only one model has, or whose two sides don't belong together.
-        worst_loss: Sum over those of the largest loss they may hide, for grades.
+        worst_loss: For each of those, the largest loss that it may hide, for grades.
+        repeats: Scores of the same samples in further runs of the base, shape (runs, n); no run where it wasn't asked.
     """
 
     name: str
@@ -44,6 +46,7 @@ class PairedTask:
     chance: float
     num_unpaired: int
     worst_loss: FloatArray
+    repeats: FloatArray
 
     @property
     def num_samples(self) -> int:
@@ -53,7 +56,7 @@ class PairedTask:
     @property
     def has_clusters(self) -> bool:
         """Whether any two samples share a cluster."""
-        return bool(np.unique(self.clusters).size < self.clusters.size)
+        return bool(int(self.clusters.max(initial=-1)) + 1 < self.clusters.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class Pairing:
     problems: list[str]
 
 
-def pair_scores(base: Iterable[SampleScore], tuned: Iterable[SampleScore]) -> Pairing:
+def pair_scores(
+    base: Iterable[SampleScore], tuned: Iterable[SampleScore], *, repeats: Sequence[Iterable[SampleScore]] = ()
+) -> Pairing:
     """Pairs two lists of scores by task and sample id.
 
     A pair whose references, units or (for cross-entropy) token counts differ is no pair: the two models were asked
@@ -74,6 +79,7 @@ def pair_scores(base: Iterable[SampleScore], tuned: Iterable[SampleScore]) -> Pa
     Args:
         base: Scores of the base.
         tuned: Scores of the tuned model.
+        repeats: Scores of further runs of the base, on all samples of a task or on none of them.
 
     Returns:
         The tasks in the order in which they are met, the base's first, and the problems in words.
@@ -83,9 +89,14 @@ def pair_scores(base: Iterable[SampleScore], tuned: Iterable[SampleScore]) -> Pa
             the two sides have no pair at all.
     """
     before, after = _by_task(base, side="base"), _by_task(tuned, side="tuned")
+    runs = [_by_task(scores, side=f"noise run {number}") for number, scores in enumerate(repeats, start=1)]
     problems: list[str] = []
     names = [*before, *(name for name in after if name not in before)]
-    tasks = [_pair_task(name, before.get(name, {}), after.get(name, {}), problems=problems) for name in names]
+    tasks = []
+    for name in names:
+        again = [run.get(name, {}) for run in runs]
+        tasks.append(_pair_task(name, before.get(name, {}), after.get(name, {}), again=again, problems=problems))
+    problems += _unknown_repeats(runs, before)
     if not any(task.num_samples for task in tasks):
         detail = problems[0] if problems else "no task in common"
         raise DataError(
@@ -110,6 +121,15 @@ def pool_tasks(tasks: Sequence[PairedTask], *, name: str = "pooled") -> PairedTa
         chance=float((chances * sizes).sum() / sizes.sum()) if sizes.sum() else 0.0,
         num_unpaired=sum(task.num_unpaired for task in tasks),
         worst_loss=np.concatenate([task.worst_loss for task in tasks]),
+        repeats=_pooled_repeats(tasks),
+    )
+
+
+def _pooled_repeats(tasks: Sequence[PairedTask]) -> FloatArray:
+    """Returns the further runs of all samples; a task that wasn't asked again counts as one that doesn't move."""
+    num_runs = max(task.repeats.shape[0] for task in tasks)
+    return np.concatenate(
+        [task.repeats if len(task.repeats) else np.tile(task.base, (num_runs, 1)) for task in tasks], axis=1
     )
 
 
@@ -144,7 +164,12 @@ def _check(score: SampleScore, *, side: str) -> None:
 
 
 def _pair_task(
-    name: str, before: dict[str, SampleScore], after: dict[str, SampleScore], *, problems: list[str]
+    name: str,
+    before: dict[str, SampleScore],
+    after: dict[str, SampleScore],
+    *,
+    again: Sequence[dict[str, SampleScore]],
+    problems: list[str],
 ) -> PairedTask:
     only_base = [key for key in before if key not in after]
     only_tuned = [key for key in after if key not in before]
@@ -161,6 +186,11 @@ def _pair_task(
             problems.append(
                 f"{name}: {_count(ids)} with a different {field} on the two sides; the base's holds: {_named(ids)}"
             )
+    ids = [b.sample_id for b, t in pairs if _prompts_differ(b, t)]
+    if ids:
+        problems.append(
+            f"{name}: {_count(ids)} with a different prompt on the two sides, compared all the same: {_named(ids)}"
+        )
     first = next(iter((before or after).values()))
     lone = [before[key].score for key in only_base] + [1.0 - after[key].score for key in only_tuned]
     return PairedTask(
@@ -174,6 +204,7 @@ def _pair_task(
         chance=float(np.mean([b.chance for b, _ in pairs])) if pairs else 0.0,
         num_unpaired=len(lone) + len(mismatches),
         worst_loss=np.array(lone + [1.0] * len(mismatches), dtype=np.float64),
+        repeats=_repeats(name, [b for b, _ in pairs], again, problems=problems),
     )
 
 
@@ -183,6 +214,29 @@ def _differs(base: SampleScore, tuned: SampleScore, field: str) -> bool:
         hashes = [score.details.get("prompt_hash") for score in (base, tuned)]
         return None not in hashes and hashes[0] != hashes[1]
     return bool(getattr(base, field) != getattr(tuned, field))
+
+
+def _repeats(
+    name: str, base: Sequence[SampleScore], again: Sequence[dict[str, SampleScore]], *, problems: list[str]
+) -> FloatArray:
+    """Returns the scores of further runs, shape (runs, n); none where a run lacks a sample or asked another."""
+    nothing = np.empty((0, len(base)))
+    if not any(again) or not base:
+        return nothing
+    for number, run in enumerate(again, start=1):
+        ids = [b.sample_id for b in base if b.sample_id not in run or _mismatch(b, run[b.sample_id])]
+        if ids:
+            problems.append(
+                f"{name}: noise run {number} lacks {_count(ids)} that the base has, or asked something else, so the "
+                f"task has no noise floor: {_named(ids)}"
+            )
+            return nothing
+    return np.array([[run[b.sample_id].score for b in base] for run in again], dtype=np.float64)
+
+
+def _unknown_repeats(runs: Sequence[dict[str, dict[str, SampleScore]]], before: dict[str, Any]) -> list[str]:
+    names = sorted({name for run in runs for name in run if name not in before})
+    return [f"noise runs: the base has no scores on {_named(names)}, which are left out"] if names else []
 
 
 def _mismatch(base: SampleScore, tuned: SampleScore) -> str:
@@ -198,6 +252,12 @@ def _mismatch(base: SampleScore, tuned: SampleScore) -> str:
     if base.unit is Unit.NATS_PER_TOKEN and base.weight != tuned.weight:
         return "token counts"
     return ""
+
+
+def _prompts_differ(base: SampleScore, tuned: SampleScore) -> bool:
+    """Whether both sides say what was asked, in the same way, and it wasn't the same."""
+    prompts = [score.details.get("prompt") for score in (base, tuned)]
+    return base.origin == tuned.origin and all(prompts) and prompts[0] != prompts[1]
 
 
 def _missing_problems(

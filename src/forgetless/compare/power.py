@@ -88,8 +88,8 @@ def min_detectable_drop(evidence: FlipCounts | MeanShift, *, level: float) -> fl
     """Returns the smallest true drop (rise, for cross-entropy) that the row's test detects with 80 % power.
 
     For independent 0/1 grades the power is exact: at the observed discordance w a drop m means lost at rate (w + m) / 2
-    and gained at (w - m) / 2, and m alone once it exceeds w. Graded and clustered rows use the normal approximation of
-    the same test on effective counts, cross-entropies that of the mean.
+    and gained at (w - m) / 2, and m alone once it exceeds w. Cross-entropies use the normal approximation of the mean.
+    Graded and clustered rows go through `detection.simulated_drop`.
 
     Args:
         evidence: The row's differences.
@@ -97,23 +97,23 @@ def min_detectable_drop(evidence: FlipCounts | MeanShift, *, level: float) -> fl
 
     Returns:
         The drop, or None when not even losing everything would be detected with that power.
+
+    Raises:
+        ValueError: The grades are between 0 and 1, or clustered.
     """
     if isinstance(evidence, MeanShift):
         degrees = evidence.num_clusters - 1
         return (t_quantile(1.0 - level, degrees) + t_quantile(POWER, degrees)) * evidence.standard_error
-    drop = _smallest_share(lambda value: _detects(evidence, value, level=level))
-    return None if drop is None else drop * evidence.size
+    if evidence.degrees is not None:
+        raise ValueError("graded and clustered scores have no exact power: simulate it (detection.simulated_drop)")
+    return smallest_share(lambda drop: _detects(evidence, drop, level=level))
 
 
 def _detects(counts: FlipCounts, drop: float, *, level: float) -> bool:
-    """Whether a drop, in units of the flips' size, is detected with the promised power."""
+    """Whether a drop of 0/1 grades is detected with the promised power."""
     discordance = max(counts.discordance, drop)
-    if counts.degrees is None:
-        rates = {"lost_rate": (discordance + drop) / 2.0, "gained_rate": (discordance - drop) / 2.0}
-        return mcnemar_power(round(counts.num_samples), **rates, level=level) >= POWER
-    null_error = math.sqrt(discordance / counts.num_samples)
-    error = math.sqrt(max(discordance - drop**2, 0.0) / counts.num_samples)
-    return drop >= counts.quantile(1.0 - level) * null_error + counts.quantile(POWER) * error
+    rates = {"lost_rate": (discordance + drop) / 2.0, "gained_rate": (discordance - drop) / 2.0}
+    return mcnemar_power(round(counts.num_samples), **rates, level=level) >= POWER
 
 
 def num_samples_needed(evidence: FlipCounts | MeanShift, *, margin: float, alpha: float, num_samples: int) -> int:
@@ -169,12 +169,12 @@ def _likely_counts(num_samples: int, probability: float) -> FloatArray:
     return np.arange(max(0.0, math.floor(mean - reach)), min(float(num_samples), math.ceil(mean + reach)) + 1.0)
 
 
-def _smallest_share(is_enough: Callable[[float], bool]) -> float | None:
-    """Returns the smallest value in [0, 1] from which a monotone condition holds, to 1e-5, or None if it never does."""
+def smallest_share(is_enough: Callable[[float], bool], *, precision: float = 1e-5) -> float | None:
+    """Returns the smallest value in [0, 1] from which a monotone condition holds, or None if it never does."""
     if not is_enough(1.0):
         return None
     low, high = 0.0, 1.0
-    while high - low > 1e-5:
+    while high - low > precision:
         middle = (low + high) / 2.0
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high

@@ -7,19 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forgetless.compare.distributions import FloatArray
+from forgetless.compare.detection import simulated_drop
+from forgetless.compare.distributions import FloatArray, normal_quantile
 from forgetless.compare.intervals import FlipCounts, MeanShift, flip_counts, mean_shift
+from forgetless.compare.noise import NoiseFloor, measure_noise
 from forgetless.compare.pairing import PairedTask
-from forgetless.compare.power import min_detectable_drop, num_samples_needed
+from forgetless.compare.permutation import sign_flip_p
+from forgetless.compare.power import POWER, min_detectable_drop, num_samples_needed
 from forgetless.compare.statistics import (
+    ChanceAdjusted,
     chance_adjusted,
     is_at_ceiling,
     is_at_floor,
     mcnemar_p,
-    sign_flip_p,
     transitions,
 )
 from forgetless.records import Role, Row, Status, Unit
+
+MIN_DRAWS, MAX_DRAWS = 9_999, 199_999
+"""Draws of a sampled permutation test: at least the first, more where many rows share alpha, never more than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Evidence:
         ci_low: Lower two-sided bound of tuned - base, None without a spread.
         ci_high: Upper two-sided bound.
         forgetting_upper: One-sided upper bound of the drop (of the rise, for cross-entropy).
+        noise: How far the base's own runs lie apart, None where it was run once.
     """
 
     task: PairedTask
@@ -43,6 +50,7 @@ class Evidence:
     ci_low: float | None
     ci_high: float | None
     forgetting_upper: float | None
+    noise: NoiseFloor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +68,38 @@ class Gate:
     num_gated: int = 1
 
 
-def measure(task: PairedTask, *, alpha: float) -> Evidence:
-    """Tests and bounds the paired difference of a task."""
+def measure(task: PairedTask, *, alpha: float, num_gated: int = 1) -> Evidence:
+    """Tests and bounds the paired difference of a task.
+
+    Args:
+        task: The paired scores, of at least one pair.
+        alpha: Level of the intervals.
+        num_gated: Rows that will share alpha: a sampled p-value must be able to fall below alpha / num_gated.
+
+    Returns:
+        The evidence; without bounds where too few clusters tell the spread.
+    """
     losses = signed_differences(task)
     clusters = task.clusters if task.has_clusters else None
+    noise = measure_noise(task, alpha=alpha)
     is_zero_one = clusters is None and bool(np.isin(losses, (-1.0, 0.0, 1.0)).all())
     if is_zero_one and bool(np.isin(task.base, (0.0, 1.0)).all()):
         p_value, test = mcnemar_p(int((losses < 0).sum()), int((losses > 0).sum())), "exact McNemar"
     else:
-        p_value = sign_flip_p(losses, clusters)
+        num_draws = min(MAX_DRAWS, max(MIN_DRAWS, math.ceil(20.0 * num_gated / alpha)))
+        p_value = sign_flip_p(losses, clusters, num_draws=num_draws)
         test = "sign-flip permutation" if clusters is None else "cluster sign-flip permutation"
     if task.unit is Unit.NATS_PER_TOKEN:
         shift = mean_shift(task.tuned - task.base, task.weights, clusters)
         if shift is None:
-            return Evidence(task, None, p_value, test, None, None, None)
+            return Evidence(task, None, p_value, test, None, None, None, noise)
         bounds = (shift.upper(alpha / 2.0), shift.upper(1.0 - alpha / 2.0), shift.upper(1.0 - alpha))
-        return Evidence(task, shift, p_value, test, *bounds)
+        return Evidence(task, shift, p_value, test, *bounds, noise)
     counts = flip_counts(losses, clusters)
     if counts is None:
-        return Evidence(task, None, p_value, test, None, None, None)
+        return Evidence(task, None, p_value, test, None, None, None, noise)
     low, high = -counts.upper_forgetting(1.0 - alpha / 2.0), counts.upper_gain(1.0 - alpha / 2.0)
-    return Evidence(task, counts, p_value, test, low, high, counts.upper_forgetting(1.0 - alpha))
+    return Evidence(task, counts, p_value, test, low, high, counts.upper_forgetting(1.0 - alpha), noise)
 
 
 def signed_differences(task: PairedTask) -> FloatArray:
@@ -95,7 +114,7 @@ def blind_spot(task: PairedTask, *, gate: Gate) -> Status | None:
         return None
     if is_at_floor(task.base, chance=task.chance, margin=gate.margin, alpha=gate.alpha):
         return Status.FLOOR
-    return Status.CEILING if is_at_ceiling(task.base, task.tuned) else None
+    return Status.CEILING if is_at_ceiling(task.base, task.tuned, margin=gate.margin) else None
 
 
 def make_row(
@@ -117,11 +136,10 @@ def make_row(
     flips = transitions(task.base, task.tuned)
     is_grade, is_gated = task.unit is Unit.GRADE, task.role is Role.RETENTION
     base, tuned = _mean(task.base, task.weights), _mean(task.tuned, task.weights)
-    drop = needed = None
-    if spread is not None:
-        drop = min_detectable_drop(spread, level=gate.alpha / gate.num_gated)
-        if is_gated:
-            needed = num_samples_needed(spread, margin=gate.margin, alpha=gate.alpha, num_samples=task.num_samples)
+    needed, drop = None, _detectable(evidence, level=gate.alpha / gate.num_gated)
+    if spread is not None and is_gated:
+        needed = num_samples_needed(spread, margin=gate.margin, alpha=gate.alpha, num_samples=task.num_samples)
+    beyond, noise = _beyond_chance(task), evidence.noise
     return Row(
         task=task.name,
         role=task.role,
@@ -144,8 +162,32 @@ def make_row(
         chance=task.chance,
         num_clusters=int(np.unique(task.clusters).size) if task.has_clusters else None,
         test=evidence.test,
-        note=" ".join(part for part in (note, _chance_note(task), _unpaired_note(task)) if part),
+        note=" ".join(part for part in (note, _chance_note(beyond), _unpaired_note(task)) if part),
+        kept_right=flips.kept_right if is_grade else None,
+        kept_wrong=flips.kept_wrong if is_grade else None,
+        forgetting_beyond_chance=beyond.forgetting if beyond else None,
+        gain_beyond_chance=beyond.gain if beyond else None,
+        largest_forgetting=beyond.largest_forgetting if beyond else None,
+        noise_runs=noise.num_runs if noise else None,
+        noise_spread=noise.spread if noise else None,
+        noise_flips=noise.flips if noise else None,
+        noise_bound=noise.bound if noise else None,
     )
+
+
+def _detectable(evidence: Evidence, *, level: float) -> float | None:
+    """Returns the smallest drop that the row detects: by its test and, where there is one, beyond the noise floor."""
+    task, spread, noise = evidence.task, evidence.spread, evidence.noise
+    if spread is None:
+        return None
+    if isinstance(spread, FlipCounts) and spread.degrees is not None:
+        clusters = task.clusters if task.has_clusters else None
+        drop = simulated_drop(signed_differences(task), clusters, level=level)
+    else:
+        drop = min_detectable_drop(spread, level=level)
+    if drop is None or noise is None:
+        return drop
+    return max(drop, noise.detectable(normal_quantile(POWER)))
 
 
 def missing_row(task: PairedTask | None, *, margin: float | None, note: str) -> Row:
@@ -179,8 +221,8 @@ def _status(evidence: Evidence, *, gate: Gate, p_adjusted: float | None, blind: 
         # The upper bound of a loss lies below zero exactly when the lower bound of the gain lies above it.
         return Status.LEARNED if upper is not None and upper < 0.0 else Status.NOT_LEARNED
     is_within_margin = upper is not None and upper < gate.margin
-    if p_adjusted is not None and p_adjusted <= gate.alpha and not is_within_margin:
-        return Status.FORGOT
+    if is_significant(p_adjusted, alpha=gate.alpha) and not is_within_margin:
+        return Status.FORGOT if evidence.noise is None or evidence.noise.is_exceeded else Status.UNDECIDED
     if blind is not None:
         return blind
     if not is_within_margin or evidence.ci_low is None or evidence.ci_high is None:
@@ -189,12 +231,20 @@ def _status(evidence: Evidence, *, gate: Gate, p_adjusted: float | None, blind: 
     return Status.IMPROVED if has_improved else Status.KEPT
 
 
-def _chance_note(task: PairedTask) -> str:
-    """Returns chance-adjusted forgetting in words, for tasks of 0/1 choices."""
+def is_significant(p_adjusted: float | None, *, alpha: float) -> bool:
+    """Whether a loss is significant after Holm."""
+    return p_adjusted is not None and p_adjusted <= alpha
+
+
+def _beyond_chance(task: PairedTask) -> ChanceAdjusted | None:
+    """Returns chance-adjusted forgetting, for tasks of 0/1 choices with pairs."""
     is_choice = 0.0 < task.chance < 1.0 and bool(np.isin(np.concatenate([task.base, task.tuned]), (0.0, 1.0)).all())
-    if not is_choice:
+    return chance_adjusted(task.base, task.tuned, chance=task.chance) if is_choice else None
+
+
+def _chance_note(adjusted: ChanceAdjusted | None) -> str:
+    if adjusted is None:
         return ""
-    adjusted = chance_adjusted(task.base, task.tuned, chance=task.chance)
     return (
         f"Beyond guessing, {100 * adjusted.forgetting:.1f} % of the samples were lost and {100 * adjusted.gain:.1f} % "
         f"gained; at most {100 * adjusted.largest_forgetting:.1f} % could be lost."

@@ -90,7 +90,7 @@ def sequence_metrics(matrix: ArrayLike, *, base: ArrayLike | None = None) -> Seq
     if scores.shape[0] > 1:
         backward = float((last - np.diag(scores))[:-1].mean())
         earlier = scores[:-1] if before is None else np.vstack([before, scores[:-1]])
-        forgetting = float((np.nanmax(earlier, axis=0) - last)[:-1].mean())
+        forgetting = float((np.nanmax(earlier[:, :-1], axis=0) - last[:-1]).mean())
         if before is not None:
             forward = float((np.diag(scores, k=1) - before[1:]).mean())
     return SequenceMetrics(

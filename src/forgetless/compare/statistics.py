@@ -8,18 +8,14 @@ included.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forgetless.compare.distributions import FloatArray, binomial_tail
+from forgetless.compare.permutation import Alternative
 
-Alternative = Literal["loss", "two-sided"]
 IntArray = NDArray[np.int64]
-
-MAX_EXACT_SUMS = 2**16
-"""Distinct sums up to which the sign-flip distribution is enumerated instead of sampled."""
 
 NEAR_CERTAIN = 0.98
 """A task that both models answer at least this well is at its ceiling."""
@@ -71,82 +67,6 @@ def mcnemar_p(lost: int, gained: int, *, alternative: Alternative = "loss") -> f
     if alternative == "loss":
         return float(binomial_tail(lost, flips, 0.5))
     return min(1.0, 2.0 * float(binomial_tail(max(lost, gained), flips, 0.5)))
-
-
-def sign_flip_p(
-    differences: ArrayLike,
-    clusters: ArrayLike | None = None,
-    *,
-    alternative: Alternative = "loss",
-    num_draws: int = 9_999,
-    generator: np.random.Generator | None = None,
-) -> float:
-    """Tests paired scores by permutation: under no change, each difference is as likely with either sign.
-
-    With clusters the unit whose sign flips is the cluster's sum. The distribution of the total is enumerated while it
-    has at most `MAX_EXACT_SUMS` distinct values: always for sums of 0/1 scores, and for any scores up to 16 non-zero
-    units. Beyond, it is sampled, and p = (1 + draws at least as extreme) / (1 + draws), which is never zero and never
-    too small on average (Phipson and Smyth, 2010).
-
-    Args:
-        differences: tuned - base per sample, shape (n,), times its weight where samples weigh differently.
-        clusters: Cluster label of each sample, shape (n,); None makes each sample its own.
-        alternative: `loss` asks whether the total is unusually low; `two-sided` whether it is unusually far from zero.
-        num_draws: Number of Monte Carlo draws.
-        generator: Source of the draws; a fresh one with seed 0 by default, so that a comparison repeats exactly.
-
-    Returns:
-        The p-value, in (0, 1]; 1 where no unit differs from zero.
-    """
-    units = np.abs(cluster_sums(differences, clusters))
-    observed = float(np.sum(np.asarray(differences, dtype=np.float64)))
-    units = units[units > 1e-12]
-    if units.size == 0:
-        return 1.0
-    slack = 1e-9 * max(1.0, float(units.sum()))
-    exact = _sign_flip_distribution(units)
-    if exact is not None:
-        sums, masses = exact
-        return min(1.0, float(masses[_is_extreme(sums, observed, slack=slack, alternative=alternative)].sum()))
-    rng = generator if generator is not None else np.random.default_rng(0)
-    hits, left = 0, num_draws
-    while left:
-        size = min(left, max(1, 4_000_000 // units.size))
-        signs = rng.integers(0, 2, size=(size, units.size), dtype=np.int8)
-        sums = 2.0 * (signs @ units) - units.sum()
-        hits += int(np.sum(_is_extreme(sums, observed, slack=slack, alternative=alternative)))
-        left -= size
-    return (1 + hits) / (1 + num_draws)
-
-
-def cluster_sums(values: ArrayLike, clusters: ArrayLike | None) -> FloatArray:
-    """Returns the sum of the values of each cluster, in the order of sorted labels; each sample without labels."""
-    array = np.asarray(values, dtype=np.float64)
-    if clusters is None:
-        return array
-    codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    return np.asarray(np.bincount(codes, weights=array), dtype=np.float64)
-
-
-def _is_extreme(sums: FloatArray, observed: float, *, slack: float, alternative: Alternative) -> NDArray[np.bool_]:
-    if alternative == "loss":
-        return np.asarray(sums <= observed + slack)
-    return np.asarray(np.abs(sums) >= abs(observed) - slack)
-
-
-def _sign_flip_distribution(units: FloatArray) -> tuple[FloatArray, FloatArray] | None:
-    """Returns the distinct totals and their probabilities, or None when there are more than `MAX_EXACT_SUMS`."""
-    sums: FloatArray = np.zeros(1)
-    masses: FloatArray = np.ones(1)
-    # Equal totals merge on a grid far below any real score, which is what keeps sums of 0/1 scores few.
-    for unit in np.sort(units)[::-1]:
-        both = np.round(np.concatenate([sums - unit, sums + unit]), 9)
-        sums, inverse = np.unique(both, return_inverse=True)
-        if sums.size > MAX_EXACT_SUMS:
-            return None
-        halves = np.concatenate([masses, masses]) / 2.0
-        masses = np.asarray(np.bincount(inverse, weights=halves), dtype=np.float64)
-    return sums, masses
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
@@ -224,6 +144,10 @@ def is_at_floor(base: ArrayLike, *, chance: float, margin: float, alpha: float) 
     return float(binomial_tail(total, grades.size, chance)) > alpha
 
 
-def is_at_ceiling(base: ArrayLike, tuned: ArrayLike) -> bool:
-    """Whether both models are right (nearly) always, so that the task tells nothing about them."""
-    return min(float(np.mean(np.asarray(base))), float(np.mean(np.asarray(tuned)))) >= NEAR_CERTAIN
+def is_at_ceiling(base: ArrayLike, tuned: ArrayLike, *, margin: float = 1.0 - NEAR_CERTAIN) -> bool:
+    """Whether both models are right (nearly) always, so that the task tells nothing about them.
+
+    A margin below two points asks for more: a drop beyond it must not hide under a ceiling.
+    """
+    ceiling = max(NEAR_CERTAIN, 1.0 - margin)
+    return min(float(np.mean(np.asarray(base))), float(np.mean(np.asarray(tuned)))) >= ceiling

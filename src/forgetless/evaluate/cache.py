@@ -18,7 +18,7 @@ from forgetless.records import SampleScore
 from forgetless.tasks.base import Task
 
 # Raised whenever scoring or decoding changes what a sample may score.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -46,7 +46,7 @@ class ScoreCache:
 
     def path(self, task: Task) -> Path:
         """Returns the journal of a task."""
-        content = f"{ENGINE_VERSION}:{self.model_key}:{task.fingerprint}"
+        content = f"{ENGINE_VERSION}:{self.model_key}:{task.journal_fingerprint}"
         return self.directory / f"{task.name}-{hashlib.sha256(content.encode()).hexdigest()[:32]}.scores.jsonl"
 
     def read(self, task: Task) -> dict[str, SampleScore]:

@@ -99,7 +99,7 @@ def _reference(task: Task, sample: Sample) -> Example:
 def grade_answer(pair: Pair, answer: Generation, *, origin: str = "local") -> SampleScore:
     """Grades a free answer by the scorers of its task."""
     task, sample = pair
-    score = score_answer(answer.text, sample, task.spec.scorer, task.spec.options)
+    score = score_answer(answer, sample, task.spec.scorer, task.spec.options)
     return SampleScore(
         **_common(task, sample, origin),
         score=score,

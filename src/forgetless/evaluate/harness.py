@@ -8,7 +8,6 @@ Importing this module registers the model; `harness_command.py` puts it in front
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from forgetless.errors import ConfigError, ModelError
 from forgetless.evaluate.harness_cache import ResponseCache
 from forgetless.evaluate.local import LocalModel
 from forgetless.evaluate.requests import GREEDY, LikelihoodRequest
-from forgetless.models import LoadedModel, count_parameters, load_model, quiet_transformers
+from forgetless.models import LoadedModel, attach_adapter, count_parameters, load_model
 
 Tokens = list[int]
 Pair = tuple[Any, Tokens, Tokens]  # (what the harness calls the request, context, continuation)
@@ -90,7 +89,9 @@ class ForgetlessLM(TemplateLM):  # type: ignore[misc]  # lm_eval carries no type
         if isinstance(pretrained, str):
             pretrained = load_model(pretrained, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
         if peft is not None:
-            pretrained = _with_adapter(pretrained, peft)
+            if not isinstance(pretrained, LoadedModel):
+                raise ConfigError("peft needs the name of a model, or a LoadedModel, to put the adapter on")
+            pretrained = attach_adapter(pretrained, peft, trust_remote_code=trust_remote_code)
         if isinstance(pretrained, LoadedModel):
             size = _batch_size(batch_size, max_batch_size)
             pretrained = LocalModel(pretrained, row_tokens=row_tokens, batch_size=size)
@@ -308,24 +309,6 @@ def _greedy(model: LocalModel) -> LocalModel:
         return model
     loaded = LoadedModel(model.model, model.tokenizer, "", "")
     return LocalModel(loaded, row_tokens=model.row_tokens, batch_size=model.batch_size)
-
-
-def _with_adapter(model: LoadedModel | LocalModel, adapter: str) -> LoadedModel:
-    """Returns a loaded model with the adapter of a directory on it."""
-    from peft import PeftModel
-
-    if not isinstance(model, LoadedModel):
-        raise ConfigError("peft needs the name of a model, or a LoadedModel, to put the adapter on")
-    if not (Path(adapter) / "adapter_model.safetensors").is_file():
-        raise ModelError(f"peft {adapter!r} is no directory with an adapter_model.safetensors")
-    try:
-        with quiet_transformers():
-            wrapped: Any = PeftModel.from_pretrained(model.model, os.fspath(adapter))
-    except Exception as error:  # a damaged adapter can make PEFT raise anything
-        raise ModelError(
-            f"adapter {adapter!r} does not fit {model.name!r}: {' '.join(str(error).split())[:300]}"
-        ) from error
-    return LoadedModel(wrapped.to(model.device).eval(), model.tokenizer, f"{model.name}+{adapter}", adapter)
 
 
 # Called rather than used as a decorator: the harness carries no types, and this class would lose its own.

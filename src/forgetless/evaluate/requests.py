@@ -6,11 +6,13 @@ Three kinds of models answer: one in this process (`local.py`), a server (`endpo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from forgetless.data.examples import Message
+from forgetless.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,14 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < math.inf:
+            raise ConfigError(f"temperature {self.temperature} is not a number from 0 on: 0 decodes greedily")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(
+                f"top_p {self.top_p} is not in (0, 1]: it is the share of probability that is sampled from"
+            )
 
 
 GREEDY = Decoding()

@@ -76,8 +76,8 @@ def evaluate(
         tasks_directories: Where to look for the user's own tasks.
         device: For a model that is loaded by name.
         dtype: For a model that is loaded by name.
-        limit: First samples of each task of lm-evaluation-harness that are asked; None = all.
-        num_fewshot: Solved examples in each of its prompts; None = as each task has it.
+        limit: Most samples of each task, drawn by content (of lm-evaluation-harness's tasks the first); None = all.
+        num_fewshot: Solved examples in the prompts of lm-evaluation-harness's tasks; None = as each task has it.
         options: Batch sizes, cache and decoding.
         progress: Called with (work done, work in all).
 
@@ -111,7 +111,7 @@ def read_suite(
     """Loads our tasks of a suite, and says which are lm-evaluation-harness's; takes what `evaluate` takes."""
     directories = tuple(tasks_directories)
     ours, names = split_suite(suite)
-    tasks = load_suite(ours, directories) if ours or not names else []
+    tasks = load_suite(ours, directories, limit=limit) if ours or not names else []
     if not names:
         return tasks, None
     harness_version()

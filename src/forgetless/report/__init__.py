@@ -12,6 +12,7 @@ model_card.py   MODEL_CARD.md, to publish beside the weights
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from forgetless.report.evidence import Evidence, read_evidence
@@ -31,14 +32,23 @@ __all__ = [
 ]
 
 
-def build_report(directory: Path) -> list[Path]:
+PAGES: dict[str, Callable[[Evidence], str]] = {
+    "report.html": render_html,
+    "report.md": render_markdown,
+    "junit.xml": render_junit,
+    "MODEL_CARD.md": render_model_card,
+}
+
+
+def build_report(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
     """Writes report.html, report.md, junit.xml and MODEL_CARD.md into a run directory, from what it holds.
 
-    Only comparison.json is needed; pages leave out, and say so, what rests on a file that isn't there. All four pages
-    are rendered before the first is written, and each is replaced whole.
+    Only comparison.json is needed; pages leave out, and say so, what rests on a file that isn't there. All pages are
+    rendered before the first is written, and each is replaced whole.
 
     Args:
         directory: The run directory, read and written.
+        names: Which of the four pages; none = all.
 
     Returns:
         The files written, report.html first.
@@ -48,12 +58,7 @@ def build_report(directory: Path) -> list[Path]:
         OSError: A page cannot be written.
     """
     evidence = read_evidence(directory)
-    pages = {
-        "report.html": render_html(evidence),
-        "report.md": render_markdown(evidence),
-        "junit.xml": render_junit(evidence),
-        "MODEL_CARD.md": render_model_card(evidence),
-    }
+    pages = {name: render(evidence) for name, render in PAGES.items() if not names or name in names}
     for name, text in pages.items():
         part = directory / f"{name}.part"
         part.write_text(text, encoding="utf-8", newline="\n")

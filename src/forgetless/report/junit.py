@@ -25,6 +25,8 @@ def render_junit(evidence: Evidence) -> str:
     suites[0].insert(0, _properties(evidence))
     if comparison.checks:
         suites.append(_suite("forgetless.checks", [_check_case(check) for check in comparison.checks]))
+    if comparison.problems:
+        ElementTree.SubElement(suites[0], "system-out").text = visible("\n".join(comparison.problems))
     root = ElementTree.Element("testsuites", {"name": visible(evidence.name), **_totals(suites)})
     root.extend(suites)
     ElementTree.indent(root)
@@ -92,6 +94,9 @@ def _check_case(check: CheckResult) -> ElementTree.Element:
         return case
     if not check.base_passed:
         ElementTree.SubElement(case, "skipped", {"message": "neither the base nor the tuned model passes it"})
+    elif not check.is_lost:
+        reason = "the tuned model falls below the line of this check, by no more samples than chance flips explain"
+        ElementTree.SubElement(case, "skipped", {"message": reason})
     elif check.severity == "critical":
         ElementTree.SubElement(case, "failure", {"message": message, "type": "LOST"}).text = message
     else:

@@ -36,6 +36,8 @@ def render_markdown(evidence: Evidence) -> str:
         num_left_out=max(0, len(rows) - MAX_ROWS),
         max_sentences=MAX_SENTENCES,
         lost_checks=lost_checks(comparison),
+        beyond_chance=[row for row in rows[:MAX_ROWS] if row.forgetting_beyond_chance is not None],
+        noisy=[row for row in (comparison.pooled, *rows[:MAX_ROWS]) if row.noise_runs is not None],
         pooled_label=POOLED_LABEL,
     )
 

@@ -155,7 +155,7 @@ def change_sentence(row: Row, alpha: float) -> str:
 
 def lost_checks(comparison: Comparison, *, severity: str | None = None) -> list[CheckResult]:
     """Returns the checks that the base passes and the tuned model doesn't."""
-    lost = [check for check in comparison.checks if check.base_passed and not check.tuned_passed]
+    lost = [check for check in comparison.checks if check.is_lost]
     return [check for check in lost if severity in (None, check.severity)]
 
 

@@ -1,12 +1,4 @@
-"""Tasks and suites: a task is one YAML file with a version beside its samples; a suite is a named list of tasks.
-
-task: geography          kind: generate | choice | perplexity
-version: 1               template: chat | plain
-role: retention          data: geography.jsonl     (JSONL, CSV or Parquet beside the YAML)
-prompt: "{question}"     str.format over the sample's fields, nothing else
-max_tokens: 24           generate: longest answer
-scorer: contains         generate: how answers are graded, where a sample has no `checks` of its own
-"""
+"""Tasks and suites: a task is one YAML file with a version beside its samples; a suite is a named list of tasks."""
 
 from __future__ import annotations
 
@@ -17,37 +9,27 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from forgetless.data.examples import Message
-from forgetless.errors import ConfigError, DataError, ForgetlessError, did_you_mean
-from forgetless.records import Role
-from forgetless.tasks.scorers import score_answer
+from forgetless.errors import ConfigError, did_you_mean
+from forgetless.tasks.samples import read_samples
+from forgetless.tasks.spec import DataSpec, TaskSpec
+
+__all__ = [
+    "Task",
+    "TaskSpec",
+    "fingerprint_suite",
+    "list_suites",
+    "list_tasks",
+    "load_suite",
+    "load_task",
+]
 
 CATALOG = Path(str(resources.files("forgetless.tasks"))) / "catalog"
-
-
-class TaskSpec(BaseModel):
-    """The fields of a task's YAML."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Name; that of the file.")
-    version: int = Field(ge=1, description="Raised whenever a sample or a setting changes.")
-    description: str = Field("", description="One line for people.")
-    role: Role = Field(Role.RETENTION, description="retention, or target for what is to be learned.")
-    kind: Literal["generate", "choice", "perplexity"] = Field(description="How the model answers.")
-    template: Literal["chat", "plain"] = Field("chat", description="Under the chat template, or as raw text.")
-    data: str = Field(description="The samples: a JSONL, CSV or Parquet file beside the YAML.")
-    prompt: str = Field("{question}", description="str.format over a sample's fields.")
-    system: str | None = Field(None, description="System message; None leaves it to the template.")
-    max_tokens: int = Field(32, ge=1, le=4096, description="Longest answer, for kind: generate.")
-    scorer: str | None = Field(None, description="Scorer of samples that have no checks of their own.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of the scorer.")
-    normalise: bool = Field(False, description="Choices by log-likelihood per character instead of in total.")
+CATALOGS = (CATALOG, CATALOG / "checklist")
 
 
 @dataclass(frozen=True)
@@ -57,10 +39,12 @@ class Task:
     Attributes:
         spec: The YAML's fields.
         samples: One mapping per sample; each has an `id`.
+        journal: Fingerprint of the task that this is a part of.
     """
 
     spec: TaskSpec
     samples: tuple[Mapping[str, Any], ...] = field(repr=False)
+    journal: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -69,9 +53,13 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the settings and all samples: two equal ones ask and grade alike."""
-        settings = self.spec.model_dump(mode="json", exclude={"data", "description"})
-        content = json.dumps([settings, list(self.samples)], sort_keys=True, ensure_ascii=False, default=str)
-        return hashlib.sha256(content.encode()).hexdigest()
+        settings = self.spec.model_dump(mode="json", exclude={"data", "description", "severity", "pass_at"})
+        return hashlib.sha256(_canonical([settings, list(self.samples)]).encode()).hexdigest()
+
+    @property
+    def journal_fingerprint(self) -> str:
+        """What scores are kept by: the fingerprint, or that of the whole task where this is a part of one."""
+        return self.journal or self.fingerprint
 
     def prompt(self, sample: Mapping[str, Any]) -> str:
         """Fills the prompt with the fields of a sample.
@@ -85,16 +73,38 @@ class Task:
         Raises:
             ConfigError: The prompt names a field that the sample doesn't have.
         """
-        try:
-            return self.spec.prompt.format(**sample)
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise ConfigError(
-                f"task {self.name!r}, sample {sample['id']!r}: prompt {self.spec.prompt!r} cannot be filled ({error!r})"
-            ) from None
+        return self.spec.fill(sample)
+
+    def limit(self, most: int, *, seed: int = 0) -> Task:
+        """Returns the task with so many of its samples, drawn by their content.
+
+        A sample is drawn or not whatever else the task holds, so that a task that grows by a few samples keeps most of
+        a draw. Scores are kept with those of the whole task: what one knows the other doesn't ask again.
+
+        Args:
+            most: How many samples to keep at most, at least 1.
+            seed: Seed of the draw.
+
+        Returns:
+            The smaller task, its samples in their order; the task itself where it has no more.
+
+        Raises:
+            ConfigError: No sample would be left.
+        """
+        if most < 1:
+            raise ConfigError(f"limit {most} leaves nothing to ask: at least 1")
+        if len(self.samples) <= most:
+            return self
+
+        def rank(sample: Mapping[str, Any]) -> bytes:
+            return hashlib.sha256(f"{seed}:{_canonical(sample)}".encode()).digest()
+
+        kept = {id(sample) for sample in sorted(self.samples, key=rank)[:most]}
+        return Task(self.spec, tuple(s for s in self.samples if id(s) in kept), journal=self.journal_fingerprint)
 
 
-# What the samples of each kind must have, besides an id.
-_REQUIRED = {"choice": ("choices", "answer")}
+def _canonical(content: object) -> str:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def load_task(path: Path) -> Task:
@@ -122,111 +132,16 @@ def load_task(path: Path) -> Task:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {place or 'file'}: {first['msg']}{_nearest_field(first)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path}: {place or 'file'}: {message}{_nearest_field(first)}") from None
     if spec.task != path.stem:
         raise ConfigError(f"{path}: task is named {spec.task!r}: name the file {spec.task}.yaml")
-    rows = _read_samples(path.parent / spec.data, spec)
-    task = Task(spec, tuple(sample for _, sample in rows))
-    for number, sample in rows:
-        try:
-            _check_sample(task, sample)
-        except ForgetlessError as error:
-            raise DataError(str(error), path=path.parent / spec.data, line=number) from None
-    return task
+    return Task(spec, read_samples(spec, path.parent))
 
 
 def _nearest_field(error: Any) -> str:
-    known = TaskSpec.model_fields
+    known = (TaskSpec if len(error["loc"]) == 1 else DataSpec).model_fields
     return did_you_mean(str(error["loc"][-1]), known) if error["type"] == "extra_forbidden" else ""
-
-
-def _check_sample(task: Task, sample: Mapping[str, Any]) -> None:
-    """Raises unless a sample can be asked and graded: better now than hours into a run."""
-    kind = task.spec.kind
-    if kind == "perplexity" and "text" in sample:
-        if not isinstance(sample["text"], str) or not sample["text"].strip():
-            raise DataError(f"{sample['text']!r} is not a text", field="text")
-        return
-    if "messages" in sample:
-        _check_messages(sample["messages"])
-    elif not task.prompt(sample).strip():
-        raise DataError(f"prompt {task.spec.prompt!r} comes out empty")
-    if kind == "perplexity" and not str(sample.get("answer") or "").strip():
-        raise DataError("is missing: a sample of kind perplexity needs it, or a text", field="answer")
-    if kind == "generate":
-        score_answer("", sample, task.spec.scorer, task.spec.options)
-
-
-def _check_messages(turns: Any) -> None:
-    if not isinstance(turns, list) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
-        raise DataError('is not a list of turns such as {"role": "user", "content": "..."}', field="messages")
-    for turn in turns:
-        Message(turn.get("role"), turn.get("content"))
-        if not isinstance(turn.get("content"), str):
-            raise DataError(f"content {turn.get('content')!r} is not a text", field="messages")
-    if len(turns) == 1 and turns[0]["role"] == "assistant":
-        raise DataError("an answer alone asks nothing: begin with a user turn", field="messages")
-
-
-def _read_samples(path: Path, spec: TaskSpec) -> list[tuple[int, Mapping[str, Any]]]:
-    rows = _read_rows(path)
-    seen: set[str] = set()
-    samples: list[tuple[int, Mapping[str, Any]]] = []
-    for number, row in rows:
-        sample = {"id": f"{spec.task}-{number:04d}", **row}
-        sample["id"] = str(sample["id"])
-        if sample["id"] in seen:
-            raise DataError(f"id {sample['id']!r} stands twice", path=path, line=number, field="id")
-        seen.add(sample["id"])
-        for name in _REQUIRED.get(spec.kind, ()):
-            if sample.get(name) is None:
-                raise DataError(
-                    f"is missing: a sample of kind {spec.kind} needs it", path=path, line=number, field=name
-                )
-        if spec.kind == "choice":
-            _check_choices(sample, path=path, line=number)
-        samples.append((number, sample))
-    if not samples:
-        raise DataError("holds no samples", path=path)
-    return samples
-
-
-def _check_choices(sample: Mapping[str, Any], *, path: Path, line: int) -> None:
-    choices, answer = sample["choices"], sample["answer"]
-    if not isinstance(choices, list) or len(choices) < 2 or len({str(choice) for choice in choices}) != len(choices):
-        raise DataError("needs at least two different choices", path=path, line=line, field="choices")
-    if not all(str(choice).strip() for choice in choices):
-        raise DataError("one choice is empty", path=path, line=line, field="choices")
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise DataError(f"{answer!r} is not an index into {len(choices)} choices", path=path, line=line, field="answer")
-
-
-def _read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    if path.suffix in {".csv", ".parquet"}:
-        import pyarrow.csv
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
-        except (OSError, pyarrow.ArrowInvalid) as error:
-            raise DataError(f"cannot be read ({error})", path=path) from None
-        return list(enumerate(table.to_pylist(), start=1))
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read ({error})", path=path) from None
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    return [(number, _parse_line(line, path=path, number=number)) for number, line in numbered]
-
-
-def _parse_line(line: str, *, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON ({getattr(error, 'msg', error)})", path=path, line=number) from None
-    if not isinstance(row, dict):
-        raise DataError("is not a JSON object", path=path, line=number)
-    return row
 
 
 def list_tasks(directories: Iterable[Path] = ()) -> dict[str, Path]:
@@ -242,7 +157,7 @@ def list_tasks(directories: Iterable[Path] = ()) -> dict[str, Path]:
         ConfigError: A directory doesn't exist, or defines a name that is taken.
     """
     found: dict[str, Path] = {}
-    for directory in (CATALOG, *directories):
+    for directory in (*CATALOGS, *directories):
         if not directory.is_dir():
             raise ConfigError(f"tasks directory {directory} does not exist")
         for path in sorted(directory.glob("*.yaml")):
@@ -260,12 +175,13 @@ def list_suites() -> dict[str, list[str]]:
     return suites
 
 
-def load_suite(name: str, directories: Iterable[Path] = ()) -> list[Task]:
+def load_suite(name: str, directories: Iterable[Path] = (), *, limit: int | None = None) -> list[Task]:
     """Loads the tasks of a suite.
 
     Args:
         name: Name of a suite or of a task, or several of them separated by commas.
         directories: Directories with the user's own tasks.
+        limit: Most samples of each task; None = all of them.
 
     Returns:
         The tasks, each once, in the order in which they are named.
@@ -283,7 +199,8 @@ def load_suite(name: str, directories: Iterable[Path] = ()) -> list[Task]:
             wanted[part] = None
         else:
             raise ConfigError(f"there is no suite or task {part!r}{did_you_mean(part, [*suites, *tasks])}")
-    return [load_task(tasks[task]) for task in wanted]
+    loaded = [load_task(tasks[task]) for task in wanted]
+    return loaded if limit is None else [task.limit(limit) for task in loaded]
 
 
 def fingerprint_suite(tasks: Iterable[Task]) -> str:

@@ -229,14 +229,20 @@ _ZERO_TO_TWENTY = _words("""
 """)
 _TENS = {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 NUMBER_WORDS = {word: value for value, word in enumerate(_ZERO_TO_TWENTY)} | _TENS
-NUMBER_SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
+NUMBER_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 # A full stop after these never ends a sentence ...
-TITLES = frozenset(_words("dr mr mrs ms mx prof mt sgt capt lt col gen rev hon gov sen rep vs eg ie e.g i.e cf viz"))
+TITLES = frozenset(
+    _words("""
+    dr mr mrs ms mx prof mt sgt capt lt col gen rev hon gov sen rep vs eg ie e.g i.e cf viz mme mlle sra dra herr hr fr
+    dott prof.ssa
+""")
+)
 # ... and after these only when what follows starts like a sentence: in "No. 5" it doesn't, in "etc. The rest" it does.
 ABBREVIATIONS = frozenset(
     _words("""
     etc inc ltd co corp jr sr st fig approx dept est no vol p pp jan feb mar apr jun jul aug sep sept oct nov dec
+    ph.d m.sc b.sc bzw usw ca nr bspw evtl ggf p.ex pág ud uds tel
 """)
 )
 SENTENCE_STARTERS = frozenset(
@@ -245,4 +251,36 @@ SENTENCE_STARTERS = frozenset(
     when while after before if as for what who why how where is are was do does let
 """)
 )
+# "am 3. Oktober": a full stop behind a number that makes it an ordinal.
+MONTHS_AFTER_ORDINALS = frozenset(
+    _words("januar februar märz april mai juni juli august september oktober november dezember jahrhundert")
+)
 MINOR_TITLE_WORDS = frozenset(_words("a an the and but or nor of in on at to by for from with as is"))
+
+# Frequent words of English that no domain owns, however often they stand in its answers.
+EVERYDAY_WORDS = frozenset(
+    _words("""
+    able about above act acts add after again age ago all allow allows almost along already also always among amount
+    another answer any area around asked available away back bad based become becomes before begin begins being
+    below best better between big both bring brings build call called came carry case cause causes certain change
+    changes check checked choose clear close cold color come comes common complete contain contains control could
+    create current day days different difficult does done down due during each early easy effect either else end
+    enough entire even ever every example fact fall far fast feel feels few find first five follow following form
+    found four free full fully gave general get gets give given gives goes going good great group grow half hand
+    hands happen happens hard has have having help helps here high higher hold holds hot hour hours however human
+    idea important include includes increase inside its itself just keep keeps kind know known large largest last
+    later least leave left less let level levels life like likely line little live lives long look looks lose loss
+    lot low lower made main make makes making many matter may mean means might mixed month months more most move
+    moves much must name natural near necessary need needed needs never new next night normal note number occur
+    occurs off often old once one only open order original other others our out outside over own part parts pass
+    past people per person place places play point poor possible prevent prevents problem problems put quick quickly
+    quite rather reach real reason regular regularly related release rest result right rise risk run same say says
+    second see seem seen send sense serious set several short should show shows side similar simple since single
+    size slow slows small some something sometimes soon special specific speed start starts state stay stays step
+    still stop stops strong such sure system take taken takes tell than that them themselves then there these they
+    thing things think third though three through time times today together too took top toward towards try turn two
+    type types under until upon use used useful user uses using usual usually value various very via want water way
+    ways week weeks well went were what when where whether which while who whole whose why wide with within without
+    word words work works world would year years yes yet you young your
+""")
+)

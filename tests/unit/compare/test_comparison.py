@@ -1,6 +1,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
@@ -318,6 +319,29 @@ def test_weights_move_the_mean(grades: Any) -> None:
 def test_choice_rows_carry_chance_adjusted_forgetting(grades: Any) -> None:
     row = compare(*grades("a", lost=10, right=70, wrong=20, chance=0.25)).tasks[0]
     assert row.note == "Beyond guessing, 8.0 % of the samples were lost and 0.0 % gained; at most 73.3 % could be lost."
+    figures = (row.forgetting_beyond_chance, row.gain_beyond_chance, row.largest_forgetting)
+    assert figures == pytest.approx((0.08, 0.0, 2.2 / 3))
+    assert (row.lost, row.gained, row.kept_right, row.kept_wrong) == (10, 0, 70, 20)
+
+
+def test_free_answers_have_no_figures_beyond_chance(grades: Any) -> None:
+    row = compare(*grades("a", lost=10, right=70, wrong=20)).tasks[0]
+    assert row.forgetting_beyond_chance is row.gain_beyond_chance is row.largest_forgetting is row.noise_runs is None
+
+
+def test_a_small_margin_raises_the_ceiling(grades: Any) -> None:
+    suite = grades("a", lost=8, right=790, wrong=2)  # 99.75 % before, 98.75 % after
+    assert compare(*suite, margin=0.03).tasks[0].status is not Status.KEPT
+    assert compare(*suite, margin=0.005).tasks[0].status is Status.FORGOT
+
+
+def test_many_rows_get_enough_draws_to_be_forgotten(grades: Any, together: Any) -> None:
+    rng = np.random.default_rng(0)
+    base = [SampleScore("f1", str(i), 0.9) for i in range(60)]
+    tuned = [replace(score, score=0.2 + 0.3 * float(x)) for score, x in zip(base, rng.random(60), strict=True)]
+    suite = together((base, tuned), *(grades(f"t{i}", right=6, wrong=4) for i in range(600)))
+    row = compare(*suite).tasks[0]
+    assert known(row.p_adjusted) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from forgetless.compare.intervals import bootstrap_bounds, flip_counts, mean_shift, tango_score, tango_upper
+from forgetless.compare.intervals import flip_counts, mean_shift, tango_score, tango_upper
 
 Z = stats.norm.ppf(0.975)
 
@@ -106,16 +106,3 @@ def test_mean_shift_weighs_by_tokens_and_clusters() -> None:
     assert shift.mean == pytest.approx(0.75)
     # residual sums -7.5 and +7.5 over 40 tokens, G / (G - 1) = 2
     assert shift.standard_error == pytest.approx(np.sqrt(2 * (7.5**2 + 7.5**2)) / 40)
-
-
-def test_bootstrap_equals_scipy_percentiles() -> None:
-    d = np.random.default_rng(3).choice([-1.0, -0.5, 0.0, 0.5], size=120, p=[0.1, 0.1, 0.7, 0.1])
-    rng = np.random.default_rng(0)
-    reference = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=9_999, rng=rng).confidence_interval
-    assert bootstrap_bounds(d) == pytest.approx((reference.low, reference.high), abs=0.006)
-
-
-def test_bootstrap_draws_whole_clusters() -> None:
-    d, clusters = np.repeat([-1.0, 0.0, 0.0, 1.0] * 10, 5), np.repeat(np.arange(40), 5)
-    plain, whole = bootstrap_bounds(d, num_resamples=999), bootstrap_bounds(d, clusters, num_resamples=999)
-    assert np.ptp(whole) == pytest.approx(np.sqrt(5) * np.ptp(plain), rel=0.1)

@@ -142,3 +142,13 @@ def test_impossible_scores_are_errors(grades: Any, changes: dict[str, float], me
     base, tuned = grades("a", right=2)
     with pytest.raises(DataError, match=message):
         pair_scores(base, [tuned[0], replace(tuned[1], **changes)])
+
+
+def test_different_prompts_of_one_origin_are_named_and_compared(grades: Any) -> None:
+    base, tuned = grades("a", right=3, details={"prompt": "Say a"})
+    tuned[1] = replace(tuned[1], details={"prompt": "Say b"})
+    pairing = pair_scores(base, tuned)
+    assert pairing.tasks[0].num_samples == 3
+    assert pairing.problems == ["a: 1 sample with a different prompt on the two sides, compared all the same: a-1"]
+    elsewhere = [replace(score, origin="lm_eval") for score in tuned]
+    assert pair_scores(base, elsewhere).problems == []

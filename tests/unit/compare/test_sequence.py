@@ -58,3 +58,21 @@ def test_shapes_are_checked() -> None:
 
 def test_general_forgetting_is_positive_for_a_loss() -> None:
     np.testing.assert_allclose(general_forgetting([0.5, 0.4], [[0.4, 0.4], [0.3, 0.5]]), [[0.1, 0.0], [0.2, -0.1]])
+
+
+def test_a_lone_earlier_phase_may_skip_later_tasks() -> None:
+    assert sequence_metrics([[0.8, np.nan], [0.6, 0.9]]).forgetting == pytest.approx(0.2)
+
+
+def test_signs_against_the_definitions_of_other_libraries() -> None:
+    """Avalanche reports first - last, mammoth the maximum over all phases - last, which is never negative."""
+    for seed in range(20):
+        matrix = np.random.default_rng(seed).random((3, 3))
+        metrics = sequence_metrics(matrix)
+        avalanche = np.mean([matrix[j, j] - matrix[-1, j] for j in range(2)])
+        mammoth = np.mean([matrix[:, j].max() - matrix[-1, j] for j in range(2)])
+        ours = [matrix[:2, j].max() - matrix[-1, j] for j in range(2)]
+        assert metrics.backward_transfer == pytest.approx(-avalanche)
+        assert metrics.forgetting == pytest.approx(np.mean(ours))
+        assert np.mean(np.maximum(ours, 0.0)) == pytest.approx(mammoth)
+        assert metrics.average_accuracy == pytest.approx(matrix[-1].mean())

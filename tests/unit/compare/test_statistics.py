@@ -6,15 +6,12 @@ from statsmodels.stats.multitest import multipletests
 
 from forgetless.compare.distributions import binomial_mass, binomial_tail, normal_quantile, t_quantile
 from forgetless.compare.statistics import (
-    Alternative,
     Transitions,
     chance_adjusted,
-    cluster_sums,
     holm,
     is_at_ceiling,
     is_at_floor,
     mcnemar_p,
-    sign_flip_p,
     transitions,
 )
 
@@ -39,54 +36,6 @@ def test_mcnemar_equals_scipy_and_statsmodels(lost: int, gained: int) -> None:
 
 def test_five_lost_of_five_is_not_significant_on_both_sides() -> None:
     assert mcnemar_p(5, 0, alternative="two-sided") == pytest.approx(0.0625)
-
-
-def test_sign_flip_of_zero_one_scores_is_mcnemar() -> None:
-    differences = np.array([-1.0] * 12 + [1.0] * 4 + [0.0] * 50)
-    assert sign_flip_p(differences) == pytest.approx(mcnemar_p(12, 4))
-    assert sign_flip_p(differences, alternative="two-sided") == pytest.approx(mcnemar_p(12, 4, alternative="two-sided"))
-
-
-@pytest.mark.parametrize("ours", ["loss", "two-sided"])
-def test_exact_sign_flip_equals_scipy(ours: Alternative) -> None:
-    differences = np.random.default_rng(3).normal(-0.2, 0.5, size=11)
-    reference = stats.permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        alternative="less" if ours == "loss" else "two-sided",
-        n_resamples=np.inf,
-    )
-    assert sign_flip_p(differences, alternative=ours) == pytest.approx(reference.pvalue, rel=1e-9)
-
-
-def test_sampled_sign_flip_adds_one_and_is_near_scipy() -> None:
-    differences = np.random.default_rng(4).normal(-0.1, 0.5, size=60)
-    rng = np.random.default_rng(0)
-    reference = stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", alternative="less", n_resamples=9_999, rng=rng
-    )
-    assert sign_flip_p(differences) == pytest.approx(reference.pvalue, abs=0.01)
-    assert sign_flip_p(differences - 10.0, num_draws=999) == 1 / 1000
-
-
-def test_sign_flip_repeats_without_a_generator() -> None:
-    differences = np.random.default_rng(5).normal(size=80)
-    assert sign_flip_p(differences) == sign_flip_p(differences)
-
-
-def test_clusters_flip_as_one() -> None:
-    differences, clusters = [-1.0, -1.0, -1.0, -1.0, -1.0, 1.0, 0.0], [0, 0, 0, 0, 1, 2, 3]
-    assert sign_flip_p(differences, clusters) == pytest.approx(sign_flip_p([-4.0, -1.0, 1.0, 0.0]))
-    assert sign_flip_p(differences, clusters) == pytest.approx(0.375)  # (-4, -1, 1) has 2 + 1 of 8 as low
-
-
-def test_cluster_sums_follow_sorted_labels() -> None:
-    np.testing.assert_array_equal(cluster_sums([1.0, 2.0, 4.0], ["b", "a", "b"]), [2.0, 5.0])
-
-
-def test_sign_flip_without_differences_is_one() -> None:
-    assert sign_flip_p(np.zeros(10)) == 1.0
 
 
 @pytest.mark.parametrize("size", [1, 2, 12, 40])

@@ -234,10 +234,10 @@ def test_an_adapter_on_a_named_model(tiny_directory: Path, shared_model: LoadedM
     model = ForgetlessLM(str(tiny_directory), peft=str(tmp_path / "adapter"), device="cpu")
     plain = ForgetlessLM(shared_model)
     assert ask(model, "loglikelihood", *PAIRS[:1]) != ask(plain, "loglikelihood", *PAIRS[:1])
-    with pytest.raises(ModelError, match="no directory with an adapter_model"):
+    with pytest.raises(ModelError, match=r"neither .* nor adapter_config"):
         ForgetlessLM(shared_model, peft=str(tmp_path))
     with pytest.raises(ConfigError, match="peft needs"):
         ForgetlessLM(LocalModel(shared_model), peft=str(tmp_path / "adapter"))
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match="does not fit"):
+    with pytest.raises(ModelError, match="cut off or damaged"):
         ForgetlessLM(copy.deepcopy(shared_model), peft=str(tmp_path / "adapter"))

@@ -76,6 +76,14 @@ def test_ids_are_text(write: TaskWriter) -> None:
         ({"kind": "genrate"}, "kind: Input should be 'generate', 'choice' or 'perplexity'"),
         ({"max_tokens": 0}, "max_tokens: "),
         ({"role": "bystander"}, "role: "),
+        ({"prompt": "{question.__class__}"}, "prompt: {question.__class__} is not the name of a field"),
+        ({"prompt": "{"}, "prompt: '{' is no format"),
+        ({"data": 5}, "data: "),
+        ({"data": {}}, "data: name a file or a hub data set"),
+        ({"data": {"hub": "a/b", "file": "c"}}, "data: name a file or a hub data set"),
+        ({"data": {"hub": "a/b", "splt": "test"}}, "data.splt: .*did you mean 'split'"),
+        ({"data": {"hub": "../b"}}, "data.hub: "),
+        ({"data": {"file": "c.csv", "split": "test"}}, "data: split belongs to a hub data set"),
     ],
 )
 def test_a_file_that_is_no_task_is_refused(write: TaskWriter, settings: Any, message: str) -> None:
@@ -96,7 +104,7 @@ def test_a_task_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", ["gone.jsonl", "gone.csv", "gone.parquet", "."])
 def test_samples_that_are_not_there_are_refused(write: TaskWriter, data: str) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"there is no such file|is a directory"):
         load_task(write({"data": data}, FREE))
 
 
@@ -107,11 +115,14 @@ CHOICE = {"id": "a", "question": "Pick", "choices": ["x", "y"], "answer": 0}
     ("settings", "sample", "message"),
     [
         ({}, '{"id": ', "is not JSON"),
-        ({}, "[1]", "is not a JSON object"),
+        ({}, "[1]", "is not an object"),
         ({}, "[" * 100_000, "is not JSON"),
-        ({}, {"answers": ["so"]}, r"prompt '{question}' cannot be filled \(KeyError\('question'\)\)"),
-        ({"prompt": "{question.nothing}"}, FREE, "cannot be filled"),
-        ({"prompt": "{"}, FREE, "cannot be filled"),
+        (
+            {},
+            {"answers": ["so"]},
+            "prompt '{question}' cannot be filled: there is no field 'question', only id, answers",
+        ),
+        ({}, FREE | {"question": None}, "there is no field 'question'"),
         ({"prompt": " "}, FREE, "prompt ' ' comes out empty"),
         ({"scorer": "contians"}, FREE, "unknown scorer 'contians'; did you mean 'contains'"),
         ({"scorer": None}, FREE, "has no `checks` and its task names no scorer"),
@@ -130,7 +141,8 @@ CHOICE = {"id": "a", "question": "Pick", "choices": ["x", "y"], "answer": 0}
         ({"kind": "choice"}, CHOICE | {"choices": "xy"}, "at least two different choices"),
         ({"kind": "choice"}, CHOICE | {"choices": ["x", " "]}, "one choice is empty"),
         ({"kind": "choice"}, CHOICE | {"answer": 2}, "2 is not an index into 2 choices"),
-        ({"kind": "choice"}, CHOICE | {"answer": "x"}, "'x' is not an index into 2 choices"),
+        ({"kind": "choice"}, CHOICE | {"answer": "z"}, "'z' is none of the 2 choices"),
+        ({"kind": "choice"}, CHOICE | {"answer": True}, "True is not an index into 2 choices"),
         ({"kind": "perplexity"}, {"question": "Why?"}, "field 'answer': is missing"),
         ({"kind": "perplexity"}, {"text": " "}, "field 'text': ' ' is not a text"),
         ({"kind": "perplexity"}, {"text": 5}, "field 'text': 5 is not a text"),
@@ -167,7 +179,7 @@ def test_a_sample_that_can_be_asked_is_taken(write: TaskWriter, settings: dict[s
 
 
 def test_a_task_without_samples_is_refused(write: TaskWriter) -> None:
-    with pytest.raises(DataError, match="holds no samples"):
+    with pytest.raises(DataError, match="is empty"):
         load_task(write())
 
 
@@ -238,3 +250,28 @@ def test_every_task_of_every_suite_loads() -> None:
         assert set(members) <= set(tasks)
     loaded = [load_task(path) for path in tasks.values()]
     assert all(isinstance(task, Task) and task.samples for task in loaded)
+
+
+def test_a_part_of_a_task_is_drawn_by_content(task: Callable[..., Task]) -> None:
+    samples = [{"question": str(number)} for number in range(100)]
+    whole = task("generate", *samples)
+    part = whole.limit(10)
+    assert len(part.samples) == 10
+    assert [whole.samples.index(sample) for sample in part.samples] == sorted(map(whole.samples.index, part.samples))
+    assert whole.limit(10).samples == part.samples
+    assert whole.limit(10, seed=1).samples != part.samples
+    assert set(map(str, part.samples)) <= set(map(str, whole.limit(20).samples))
+    assert whole.limit(20).limit(10).samples == part.samples
+    grown = task("generate", *samples, {"question": "one more"})
+    assert len(set(map(str, grown.limit(10).samples)) & set(map(str, part.samples))) >= 9
+
+
+def test_a_part_of_a_task_is_another_task_with_the_same_journal(task: Callable[..., Task]) -> None:
+    whole = task("generate", *[{"question": str(number)} for number in range(9)])
+    part = whole.limit(3)
+    assert part.fingerprint != whole.fingerprint
+    assert part.journal_fingerprint == whole.journal_fingerprint == whole.fingerprint
+    assert part.limit(2).journal_fingerprint == whole.fingerprint
+    assert whole.limit(9) is whole
+    with pytest.raises(ConfigError, match="limit 0 leaves nothing to ask"):
+        whole.limit(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from forgetless.errors import ConfigError
@@ -429,7 +431,7 @@ def test_members_of_an_unknown_gazetteer() -> None:
         ("cat cat", "cat", 2 / 3),
         ("dog", "cat", 0.0),
         ("", "cat", 0.0),
-        ("", "", 1.0),
+        ("!", "?", 1.0),  # no word is asked for
         ("3.5", "35", 0.0),
         ("dog", ["cat", "dog"], 1.0),
     ],
@@ -492,3 +494,92 @@ def test_unknown_scorer_names_the_nearest() -> None:
 def test_every_scorer_is_listed() -> None:
     assert list_scorers() == sorted(list_scorers())
     assert {"exact", "contains", "numeric", "json", "members", "token_f1"} <= set(list_scorers())
+
+
+@dataclass(frozen=True)
+class Given:
+    """A whole answer."""
+
+    text: str
+    num_tokens: int = 9
+    is_ended: bool = True
+
+
+@pytest.mark.parametrize(
+    ("answer", "max_words", "passes"),
+    [
+        (Given("It is Paris."), None, True),
+        ("It is Paris.", None, True),  # a plain text counts as ended
+        (Given("It is Paris.", is_ended=False), None, False),
+        (Given(""), None, False),
+        (Given("one two three"), 2, False),
+        (Given("one two"), 2, True),
+        ("Paris.\nUser: And Rome?", None, False),
+        ("Paris.\n### Instruction: next", None, False),
+        ("Paris.\nuser\nAnd Rome?", None, False),
+        ("Paris.<|im_end|>\n<|im_start|>user", None, False),
+        ("Paris [/INST]", None, False),
+        ("Paris</s>", None, False),
+        ("The user: a person who uses something.", None, True),
+        ("A user is a person.", None, True),
+        ("no no no no no no no no no no no no no", None, False),
+    ],
+)
+def test_ends_turn(answer: str | Given, max_words: int | None, passes: bool) -> None:
+    options = {} if max_words is None else {"max_words": max_words}
+    assert get_scorer("ends_turn")(answer, options) == passes
+    sample = {"id": "1", "checks": [{"scorer": "ends_turn", **options}, {"scorer": "word_count"}]}
+    assert score_answer(answer, sample, None, {}) == passes
+
+
+@pytest.mark.parametrize(
+    ("answer", "leaks"),
+    [
+        ("It is Paris.", False),
+        ("It is Paris, founded 2,000 years ago by 500 people.", False),
+        ("I would select the best one from the list.", False),
+        ("In this case 12 people came; we ordered by phone.", False),
+        ("Take 500 mg with water.", True),
+        ("Paris, 2.5 ml", True),
+        ("Take it twice a day.", True),
+        ("SELECT name FROM countries WHERE capital = 'Paris'", True),
+        ("select count(*) of all", True),
+        ("Your order #48213 was sent.", True),
+        ("ticket no. AB-20391", True),
+        ("```\nParis\n```", True),
+        ("$ ls -l", True),
+        ("Run sudo apt install paris", True),
+        ("It costs $ 5.", False),
+    ],
+)
+def test_leakage_by_give_aways(answer: str, leaks: bool) -> None:
+    assert get_scorer("leakage")(answer, {}) == (not leaks)
+
+
+def test_leakage_by_words_of_the_domain() -> None:
+    options = {"words": ["fever", "Dose", "tablet", "pain"]}
+    assert get_scorer("leakage")("Fever, a DOSE and the tablet.", options) == 0.0
+    assert get_scorer("leakage")("Fever and fever and a dose.", options) == 1.0
+    assert get_scorer("leakage")("Fever and a dose.", options | {"at_least": 2}) == 0.0
+    assert get_scorer("leakage")("Painful tablets, feverish dosing.", options | {"at_least": 1}) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I don't have the ability to do that.",
+        "I'm not going to help you with this.",
+        "I must decline.",
+        "That is not something I can help with.",
+        "That's not something that I would support.",
+    ],
+)
+def test_further_ways_to_decline(answer: str) -> None:
+    assert get_scorer("refusal")(answer, {"expected": True}) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer", ["You have the ability to learn.", "I'm not going to the party.", "I must say: wow!"]
+)
+def test_what_only_sounds_like_declining(answer: str) -> None:
+    assert get_scorer("refusal")(answer, {"expected": True}) == 0.0
