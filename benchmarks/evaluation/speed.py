@@ -38,12 +38,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from forgetless.evaluate.harness import ForgetlessLM
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from forgetless.data.encoding import as_dicts, render_prompt
 from forgetless.evaluate.grading import conversation
+from forgetless.evaluate.harness import ForgetlessLM
 from forgetless.evaluate.packing import Backbone, pack_row
 from forgetless.evaluate.requests import LikelihoodRequest
 from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model, quiet_transformers

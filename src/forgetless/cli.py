@@ -225,7 +225,10 @@ def evaluate(
             help="Alias, hub id, directory (weights, adapter or run), GGUF file, or an endpoint's http://..."
         ),
     ],
-    suite: Annotated[str, typer.Option(help="Suite, or suites and tasks separated by commas.")] = "core",
+    suite: Annotated[
+        str,
+        typer.Option(help="Suite, or suites and tasks separated by commas; after lm_eval: of lm-evaluation-harness."),
+    ] = "core",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Score file to write; with --with-base, a directory.", show_default=False),
@@ -234,12 +237,18 @@ def evaluate(
         bool, typer.Option("--with-base", help="Score an adapter and its base with one load.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(help="Most samples of each task, drawn by content.", min=1, show_default=False)
+        int | None,
+        typer.Option(
+            help="Most samples of each task, drawn by content; of lm_eval tasks the first.", min=1, show_default=False
+        ),
     ] = None,
     tasks_dir: TasksDir = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)] = 64,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Solved examples in each prompt of the lm_eval tasks.", min=0)
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Keep scores by content and use those that are known.")] = True,
     served_model: ServedModelName = None,
     concurrency: Concurrency = None,
@@ -280,6 +289,7 @@ def evaluate(
         "batch_size": batch_size,
         "use_cache": cache,
         "limit": limit,
+        "num_fewshot": num_fewshot,
         "decoding": Decoding(temperature, top_p, seed),
         "reporter": TerminalReporter(),
     }
@@ -310,7 +320,11 @@ def compare(
         typer.Option(help="Scores of a further run of the base, repeatable (two at least).", show_default=False),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Metric of lm-evaluation-harness; default: exact_match, acc, em or f1.")
+        str | None,
+        typer.Option(help="Metric of lm-evaluation-harness, or several in order; default: exact_match, acc, em, f1."),
+    ] = None,
+    filter_name: Annotated[
+        str | None, typer.Option("--filter", help="Filter of lm-evaluation-harness; default: a task's first.")
     ] = None,
     style: Annotated[
         Literal["table", "markdown", "junit", "json"], typer.Option("--format", help="What to print.")
@@ -336,6 +350,7 @@ def compare(
         margin=margin,
         alpha=alpha,
         metric=metric,
+        filter_name=filter_name,
         noise=noise_floor or [],
         out=out,
         explain_with=explain_with,

@@ -68,8 +68,22 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """What base and tuned are asked."""
 
-    suite: str = Field("core", description="Suite, or names of suites and tasks separated by commas.")
+    suite: str = Field(
+        "core",
+        description="Suite, or names of suites and tasks separated by commas; after lm_eval: those of "
+        "lm-evaluation-harness (core,lm_eval:arc_easy).",
+    )
     tasks_dir: Path | None = Field(None, description="Directory with the user's own tasks (one YAML each).")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Most samples of each task, drawn by content; of lm_eval tasks the first. All where left out.",
+    )
+    num_fewshot: int | None = Field(
+        None,
+        ge=0,
+        description="Solved examples in each prompt of the lm_eval tasks; as each task has it where left out.",
+    )
     checks: bool = Field(False, description="Take the deployment checklist too: a lost critical check fails the run.")
     batch_size: int = Field(64, ge=1, description="Prompts that are answered together; changes speed, not scores.")
     temperature: float = Field(0.0, ge=0, description="Sampling temperature of free answers; 0 = greedy.")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgetless.config import Config, load_config, parse_config
 from forgetless.data.examples import Example, content_key
@@ -15,7 +15,10 @@ from forgetless.data.sources import fingerprint_examples, read_examples
 from forgetless.errors import ConfigError, DataError
 from forgetless.methods import METHODS
 from forgetless.methods.base import Context, Method, build_method, refuse_conflicts
-from forgetless.tasks.base import Task, fingerprint_suite, load_suite
+from forgetless.tasks.base import Task, fingerprint_suite
+
+if TYPE_CHECKING:
+    from forgetless.evaluate.harness_suite import HarnessSuite
 
 # Adapters take about ten times the rate of full fine-tuning. Starting points, not guarantees.
 ADAPTER_RATE = 2e-4
@@ -36,6 +39,7 @@ class Job:
         general: General examples.
         suite: Retention tasks.
         warnings: What the user should know of the data.
+        harness: Retention tasks of lm-evaluation-harness.
     """
 
     config: Config
@@ -46,15 +50,17 @@ class Job:
     general: Sequence[Example]
     suite: Sequence[Task]
     warnings: list[str] = field(default_factory=list)
+    harness: HarnessSuite | None = None
 
     def fingerprints(self) -> dict[str, str]:
         """Returns what the job depends on, by content."""
-        return {
+        known = {
             "train": fingerprint_examples(self.domain),
             "test": fingerprint_examples(self.test),
             "general": fingerprint_examples(self.general),
             "suite": fingerprint_suite(self.suite),
         }
+        return known if self.harness is None else known | {"lm_eval": self.harness.fingerprint()}
 
     @property
     def identity(self) -> str:
@@ -76,6 +82,7 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
         ConfigError: A setting can't be used, or methods conflict.
         DataError: A data file can't be read.
     """
+    from forgetless.evaluate.runner import read_suite
     from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
 
     config = as_config(config)
@@ -87,7 +94,8 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
     if config.evaluation.noise_floor == 1:
         raise ConfigError("evaluation.noise_floor 1 is too few to tell a spread: 2 runs more at least, or 0 for none")
     directories = [] if config.evaluation.tasks_dir is None else [config.evaluation.tasks_dir]
-    suite = load_suite(config.evaluation.suite, directories)
+    settings = config.evaluation
+    suite, harness = read_suite(settings.suite, directories, limit=settings.limit, num_fewshot=settings.num_fewshot)
     if taken := {task.name for task in suite} & {TARGET_LOSS, TARGET_ANSWERS}:
         raise ConfigError(f"task {min(taken)!r} has the name of the task that is made of held-out data: rename it")
     domain, test, notes = _read_data(config)
@@ -95,7 +103,7 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
     context = Context(seed=config.seed, general=general, max_tokens=config.training.max_tokens)
     for method in methods:
         method.check(context)
-    return Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes)
+    return Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes, harness)
 
 
 def as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:

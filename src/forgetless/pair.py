@@ -11,10 +11,11 @@ from pathlib import Path
 
 from forgetless.errors import RunError
 from forgetless.evaluate.requests import GREEDY, Decoding
+from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.progress import Reporter, Silent
 from forgetless.records import SampleScore, write_scores
 from forgetless.rundir import RunDirectory, refuse_foreign_file
-from forgetless.tasks.base import Task, load_suite
+from forgetless.tasks.base import Task
 
 
 def evaluate_pair(
@@ -28,6 +29,7 @@ def evaluate_pair(
     batch_size: int = 64,
     use_cache: bool = True,
     limit: int | None = None,
+    num_fewshot: int | None = None,
     decoding: Decoding = GREEDY,
     reporter: Reporter | None = None,
 ) -> dict[str, list[SampleScore]]:
@@ -43,6 +45,7 @@ def evaluate_pair(
         batch_size: Prompts that are answered together.
         use_cache: Keep scores by content and use those that are known.
         limit: Most samples of each task; None = all of them.
+        num_fewshot: Solved examples in the prompts of lm-evaluation-harness's tasks; None = as each task has it.
         decoding: How answers are decoded.
         reporter: Where to tell how far it is.
 
@@ -54,15 +57,19 @@ def evaluate_pair(
         ModelError: It is no adapter, or one of the two can't be loaded.
         RunError: The scores can't be written.
     """
-    from forgetless.evaluate.runner import EvaluationOptions, evaluate
+    from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
     from forgetless.models import adapter_base, attach_adapter, cache_directory, load_model
 
     reporter = reporter or Silent()
-    tasks = load_suite(suite, tasks_directories, limit=limit) if isinstance(suite, str) else list(suite)
+    if isinstance(suite, str):
+        tasks, wanted = read_suite(suite, tasks_directories, limit=limit, num_fewshot=num_fewshot)
+    else:
+        tasks, wanted = list(suite), None
     directory = None if out is None else RunDirectory(out)
     if directory is not None:
         for side in ("base", "tuned"):
             refuse_foreign_file(directory.scores(side))
+    harness = load_harness(wanted, tasks, reporter)
     base = adapter_base(adapter)
     with reporter.task(f"Loading {base}"):
         loaded = load_model(base, device=device, dtype=dtype)
@@ -75,7 +82,8 @@ def evaluate_pair(
         if side == "tuned":
             loaded = attach_adapter(loaded, adapter)
         with reporter.task(f"Asking the {side} model") as progress:
-            scores[side] = evaluate(loaded, tasks, options=options, progress=progress)
+            scores[side] = evaluate(loaded, tasks, options=options, progress=progress) if tasks else []
+        scores[side] += ask_harness(harness, loaded, options, reporter, title=f"Asking the {side} model: lm-eval")
         if directory is not None:
             _keep(directory.scores(side), scores[side])
     return scores

@@ -15,6 +15,7 @@ from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
 from forgetless.errors import ConfigError, ForgetlessError, RunError
 from forgetless.evaluate.requests import GREEDY, Decoding
+from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
@@ -28,7 +29,7 @@ from forgetless.records import (
     write_scores,
 )
 from forgetless.rundir import RunDirectory, library_versions, noise_files, refuse_foreign_file, version
-from forgetless.tasks.base import Task, load_suite
+from forgetless.tasks.base import Task
 
 if TYPE_CHECKING:
     from forgetless.evaluate.endpoint import EndpointOptions
@@ -206,21 +207,24 @@ def _score_stage(
     names = {check.name for check in checks}
     tasks = [*(task for task in job.suite if task.name not in names), *target_tasks(job.test), *checks]
     stage, title, path = side, f"Asking the {side} model", directory.scores(side)
+    harness = None if repeat else load_harness(job.harness, tasks, reporter)
     if repeat:
         stage, title, path = f"noise-{repeat}", f"Asking the base again ({repeat})", directory.noise(repeat)
         checks, tasks = [], [task for task in tasks if task.spec.kind == "generate" and task.name not in names]
     cache = cache_directory() / "scores" if settings.cache else None
     decoding = Decoding(settings.temperature, settings.top_p, job.config.seed + repeat)
-    with directory.stage(stage) as facts, reporter.task(title) as progress:
+    with directory.stage(stage) as facts:
         reached: list[float] = []
+        with reporter.task(title) as progress:
 
-        def watch(done: float, total: float) -> None:
-            reached.append(total)
-            progress(done, total)
+            def watch(done: float, total: float) -> None:
+                reached.append(total)
+                progress(done, total)
 
-        options = EvaluationOptions(batch_size=settings.batch_size, cache=cache, decoding=decoding)
-        scores = evaluate(loaded, tasks, options=options, progress=watch)
+            options = EvaluationOptions(batch_size=settings.batch_size, cache=cache, decoding=decoding)
+            scores = evaluate(loaded, tasks, options=options, progress=watch)
         facts["cached"] = not reached  # nothing was left to be asked
+        scores += ask_harness(harness, loaded, options, reporter, title=f"{title}: lm-eval")
         facts["num_samples"] = len(scores)
         scores, checked = split_checks(scores, checks)
         if checks:
@@ -462,6 +466,7 @@ def compare_files(
     alpha: float = 0.05,
     cross_entropy_margin: float = 0.05,
     metric: str | None = None,
+    filter_name: str | None = None,
     noise: Sequence[Path] = (),
     out: Path | None = None,
     explain_with: tuple[str, str] | None = None,
@@ -477,7 +482,8 @@ def compare_files(
         margin: Largest tolerated drop of a mean grade.
         alpha: Level of tests and intervals.
         cross_entropy_margin: Largest tolerated rise of a retention cross-entropy.
-        metric: Metric of lm-evaluation-harness to compare.
+        metric: Metric of lm-evaluation-harness to compare, or several in order.
+        filter_name: Filter of lm-evaluation-harness to compare.
         noise: Further runs of the base; those of a run directory are found without being named.
         out: Where comparison.json, copies of the scores, report.html, report.md and junit.xml are written.
         explain_with: Names of the base and the tuned model, to be asked again about what was lost; None = the answers
@@ -493,15 +499,16 @@ def compare_files(
         ForgetlessError: Scores can't be read or paired, or a limit is out of range.
     """
     from forgetless.compare.comparison import compare
-    from forgetless.compare.sources import read_any_scores
+    from forgetless.compare.sources import read_source
     from forgetless.diagnosis import explain_files
 
-    sides = {
-        "base": read_any_scores(base, side="base", metric=metric),
-        "tuned": read_any_scores(tuned, side="tuned", metric=metric),
+    sources = {
+        side: read_source(path, side=side, metric=metric, filter_name=filter_name)
+        for side, path in (("base", base), ("tuned", tuned))
     }
+    sides = {side: source.scores for side, source in sources.items()}
     repeats = [*noise] or noise_files(base)
-    runs = [read_any_scores(path, side="base", metric=metric) for path in repeats]
+    runs = [read_source(path, side="base", metric=metric, filter_name=filter_name).scores for path in repeats]
     comparison = compare(
         sides["base"],
         sides["tuned"],
@@ -510,6 +517,8 @@ def compare_files(
         cross_entropy_margin=cross_entropy_margin,
         noise=runs,
     )
+    notes = dict.fromkeys(note for source in sources.values() for note in source.notes)
+    comparison = replace(comparison, problems=[*comparison.problems, *notes])
     comparison = explain_files(
         comparison, sides, models=explain_with, directories=tasks_directories, device=device, reporter=reporter
     )
@@ -547,20 +556,25 @@ def evaluate_model(
     endpoint: EndpointOptions | None = None,
     use_cache: bool = True,
     limit: int | None = None,
+    num_fewshot: int | None = None,
     decoding: Decoding = GREEDY,
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
     """Loads a model, or reaches an endpoint, and evaluates it on a suite; with `out`, writes the scores there."""
     from forgetless.evaluate.endpoint import EndpointOptions, is_endpoint
-    from forgetless.evaluate.runner import EvaluationOptions, evaluate
+    from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
     from forgetless.models import cache_directory, load_model
 
     reporter = reporter or Silent()
     # What can be refused is, before the model is loaded.
-    tasks = load_suite(suite, tasks_directories, limit=limit)
+    tasks, wanted = read_suite(suite, tasks_directories, limit=limit, num_fewshot=num_fewshot)
     if out is not None:
         refuse_foreign_file(out)
+    if wanted is not None and is_endpoint(model):
+        raise ConfigError(f"an endpoint gives no likelihoods in token ids: --suite {suite} needs a model to load")
+    harness = load_harness(wanted, tasks, reporter)
     cache = cache_directory() / "scores" if use_cache else None
+    scores: list[SampleScore] = []
     options = EvaluationOptions(batch_size=batch_size, cache=cache, decoding=decoding)
     if is_endpoint(model):
         options = replace(options, endpoint=endpoint or EndpointOptions())
@@ -570,8 +584,10 @@ def evaluate_model(
             loaded = load_model(model, device=device, dtype=dtype)
         for note in loaded.notes:
             reporter.note(note)
-        with reporter.task(f"Asking {model}") as progress:
-            scores = evaluate(loaded, tasks, options=options, progress=progress)
+        if tasks:
+            with reporter.task(f"Asking {model}") as progress:
+                scores = evaluate(loaded, tasks, options=options, progress=progress)
+        scores += ask_harness(harness, loaded, options, reporter, title=f"Asking {model}: lm-eval")
     if out is not None:
         _keep(out, scores)
     return scores

@@ -26,6 +26,12 @@ def test_the_config_reference_is_made_from_the_config() -> None:
     assert (ROOT / "docs" / "reference" / "config.md").read_text(encoding="utf-8") == made
 
 
+def test_the_agreement_page_is_made_from_its_results() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "evaluation" / "agreement.py"))
+    results = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["write_page"](results)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_the_pages_exist_with_their_flags(page: Path) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -180,8 +180,8 @@ def _pair_task(
     for reason in sorted(set(mismatches.values())):
         ids = [key for key, value in mismatches.items() if value == reason]
         problems.append(f"{name}: {_count(ids)} with different {reason} on the two sides, not compared: {_named(ids)}")
-    for field in ("role", "cluster", "chance"):
-        ids = [b.sample_id for b, t in pairs if getattr(b, field) != getattr(t, field)]
+    for field in ("role", "cluster", "chance", "prompt"):
+        ids = [b.sample_id for b, t in pairs if _differs(b, t, field)]
         if ids:
             problems.append(
                 f"{name}: {_count(ids)} with a different {field} on the two sides; the base's holds: {_named(ids)}"
@@ -206,6 +206,14 @@ def _pair_task(
         worst_loss=np.array(lone + [1.0] * len(mismatches), dtype=np.float64),
         repeats=_repeats(name, [b for b, _ in pairs], again, problems=problems),
     )
+
+
+def _differs(base: SampleScore, tuned: SampleScore, field: str) -> bool:
+    """Whether a field that a pair may differ in does; of a prompt, where both sides kept its hash."""
+    if field == "prompt":
+        hashes = [score.details.get("prompt_hash") for score in (base, tuned)]
+        return None not in hashes and hashes[0] != hashes[1]
+    return bool(getattr(base, field) != getattr(tuned, field))
 
 
 def _repeats(
@@ -237,6 +245,10 @@ def _mismatch(base: SampleScore, tuned: SampleScore) -> str:
         return "units"
     if base.gold.strip() and tuned.gold.strip() and base.gold.strip() != tuned.gold.strip():
         return "gold answers"
+    for name, field in (("documents", "doc_hash"), ("metrics", "metric"), ("filters", "filter")):
+        values = [score.details.get(field) for score in (base, tuned)]  # lm-evaluation-harness's samples have them
+        if None not in values and values[0] != values[1]:
+            return name
     if base.unit is Unit.NATS_PER_TOKEN and base.weight != tuned.weight:
         return "token counts"
     return ""

@@ -21,6 +21,7 @@ from forgetless.evaluate.grading import (
     grade_likelihood,
     likelihood_request,
 )
+from forgetless.evaluate.harness_suite import HarnessSuite, LoadedSuite, harness_version, split_suite
 from forgetless.evaluate.requests import GREEDY, Decoding, ScoringModel, TextModel
 from forgetless.records import SampleScore
 from forgetless.tasks.base import Task, load_suite
@@ -59,6 +60,8 @@ def evaluate(
     tasks_directories: Iterable[Path] = (),
     device: str = "auto",
     dtype: str = "auto",
+    limit: int | None = None,
+    num_fewshot: int | None = None,
     options: EvaluationOptions | None = None,
     progress: Progress | None = None,
 ) -> list[SampleScore]:
@@ -67,11 +70,14 @@ def evaluate(
     Args:
         model: A name or directory, a `LoadedModel`, a transformers model (with its `tokenizer`); or the address of an
             OpenAI-compatible server or a callable from prompt to text, which are asked the free tasks only.
-        suite: Name of a suite, names of tasks separated by commas, or tasks.
+        suite: Name of a suite, names of tasks separated by commas, or tasks; names after `lm_eval:` are those of
+            lm-evaluation-harness.
         tokenizer: Of a transformers model; by default that of its `name_or_path`.
         tasks_directories: Where to look for the user's own tasks.
         device: For a model that is loaded by name.
         dtype: For a model that is loaded by name.
+        limit: Most samples of each task, drawn by content (of lm-evaluation-harness's tasks the first); None = all.
+        num_fewshot: Solved examples in the prompts of lm-evaluation-harness's tasks; None = as each task has it.
         options: Batch sizes, cache and decoding.
         progress: Called with (work done, work in all).
 
@@ -82,10 +88,34 @@ def evaluate(
         ConfigError: The suite doesn't exist, or the model can answer none of it.
         ModelError: The model can't be loaded.
     """
-    tasks = load_suite(suite, tasks_directories) if isinstance(suite, str) else list(suite)
     options = options or EvaluationOptions()
+    if not isinstance(suite, str):
+        answering = open_model(model, tokenizer=tokenizer, device=device, dtype=dtype, options=options)
+        return ask(answering, list(suite), options=options, progress=progress)
+    tasks, wanted = read_suite(suite, tasks_directories, limit=limit, num_fewshot=num_fewshot)
+    harness = None if wanted is None else LoadedSuite(wanted, taken=[task.name for task in tasks])
     answering = open_model(model, tokenizer=tokenizer, device=device, dtype=dtype, options=options)
-    return ask(answering, tasks, options=options, progress=progress)
+    scores = ask(answering, tasks, options=options, progress=progress) if tasks else []
+    if harness is not None:
+        scores += harness.ask(answering, cache=options.cache, progress=progress).scores
+    return scores
+
+
+def read_suite(
+    suite: str,
+    tasks_directories: Iterable[Path] = (),
+    *,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+) -> tuple[list[Task], HarnessSuite | None]:
+    """Loads our tasks of a suite, and says which are lm-evaluation-harness's; takes what `evaluate` takes."""
+    directories = tuple(tasks_directories)
+    ours, names = split_suite(suite)
+    tasks = load_suite(ours, directories, limit=limit) if ours or not names else []
+    if not names:
+        return tasks, None
+    harness_version()
+    return tasks, HarnessSuite(names, num_fewshot, limit, directories)
 
 
 def open_model(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from forgetless.compare.comparison import compare
-from forgetless.compare.sources import read_any_scores
+from forgetless.compare.sources import read_any_scores, read_source
 from forgetless.errors import DataError
 from forgetless.records import SampleScore, Verdict, write_scores
 
@@ -53,7 +53,8 @@ def test_samples_become_scores(tmp_path: Path) -> None:
 def test_a_metric_can_be_chosen(tmp_path: Path) -> None:
     write(tmp_path, [sample(0)])
     assert read_any_scores(tmp_path, metric="acc_norm")[0].score == 0.0
-    with pytest.raises(DataError, match="metric 'bleu' is not a grade"):
+    assert read_any_scores(tmp_path, metric="bleu, acc_norm")[0].score == 0.0
+    with pytest.raises(DataError, match="no metric bleu but acc, acc_norm"):
         read_any_scores(tmp_path, metric="bleu")
 
 
@@ -64,7 +65,12 @@ def test_generated_answers_have_no_chance_level(tmp_path: Path) -> None:
 
 def test_the_first_filter_is_compared(tmp_path: Path) -> None:
     lines = [sample(0, filter="strict", acc=0.0), sample(0, filter="flexible")]
-    assert [s.score for s in read_any_scores(write(tmp_path, lines))] == [0.0]
+    source = read_source(write(tmp_path, lines))
+    assert [s.score for s in source.scores] == [0.0]
+    assert "'strict' count" in source.notes[0]
+    assert [s.score for s in read_any_scores(tmp_path, filter_name="flexible")] == [1.0]
+    with pytest.raises(DataError, match="no task has a filter 'loose'; known: flexible, strict"):
+        read_any_scores(tmp_path, filter_name="loose")
 
 
 def test_the_newest_file_of_each_task_counts(tmp_path: Path) -> None:
@@ -80,7 +86,64 @@ def test_different_documents_under_one_id_are_a_problem(tmp_path: Path) -> None:
     tuned = read_any_scores(write(tmp_path / "b", other))
     comparison = compare(base, tuned)
     assert comparison.verdict is not Verdict.PASS
-    assert any("arc_easy" in problem for problem in comparison.problems)
+    assert any("9 samples with different documents" in problem for problem in comparison.problems)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"), [({"metric": "acc_norm"}, "metrics"), ({"filter_name": "b"}, "filters")]
+)
+def test_grades_of_different_kinds_are_not_compared(tmp_path: Path, settings: dict[str, str], problem: str) -> None:
+    write(tmp_path, [sample(n, filter=name) for name in "ab" for n in range(5)])
+    scores = read_any_scores(tmp_path)
+    with pytest.raises(DataError, match=f"5 samples with different {problem} on the two sides"):
+        compare(scores, read_any_scores(tmp_path, **settings))
+
+
+def test_different_prompts_are_named_but_compared(tmp_path: Path) -> None:
+    base = read_any_scores(write(tmp_path / "a", [sample(n, prompt_hash="p") for n in range(5)]))
+    tuned = read_any_scores(write(tmp_path / "b", [sample(n, prompt_hash="q" if n else "p") for n in range(5)]))
+    comparison = compare(base, tuned)
+    assert comparison.tasks[0].num_samples == 5
+    assert any("4 samples with a different prompt" in problem for problem in comparison.problems)
+
+
+def test_the_output_of_several_models_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "one", [sample(0)])
+    write(tmp_path / "two", [sample(0)])
+    with pytest.raises(DataError, match="task 'arc_easy' of 2 models or runs"):
+        read_any_scores(tmp_path)
+    assert len(read_any_scores(tmp_path / "one")) == 1
+
+
+def test_one_sample_file_is_enough(tmp_path: Path) -> None:
+    write(tmp_path, [sample(0)], task="a,b_2024-01-01T00-00-00")
+    file = next(tmp_path.rglob("samples_*"))
+    assert [s.task for s in read_any_scores(file)] == ["a,b_2024-01-01T00-00-00"]
+
+
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    write(tmp_path, [sample(0, acc=0.0)], time="2026-11-19T10-00-00.000001")
+    write(tmp_path, [sample(0)])
+    (tmp_path / "samples_of_mine.json").write_text("{}")
+    assert read_source(tmp_path).notes == [
+        "samples_of_mine.json: not named samples_TASK_TIME.jsonl, not compared",
+        f"arc_easy: the newest of 2 runs is compared (samples_arc_easy_{TIME}.jsonl)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("results", "metric"),
+    [
+        ({"higher_is_better": {"arc_easy": {"acc": False, "acc_norm": True}}}, "acc_norm"),
+        ({"higher_is_better": {"arc_easy": {"acc": None}}}, "acc"),
+        ({"higher_is_better": {"another": {"acc": False}}}, "acc"),
+        ([], "acc"),
+    ],
+)
+def test_what_the_results_say_of_a_metric_counts(tmp_path: Path, results: Any, metric: str) -> None:
+    write(tmp_path, [sample(0)])
+    (tmp_path / "some__model" / f"results_{TIME}.json").write_text(json.dumps(results))
+    assert read_any_scores(tmp_path)[0].details["metric"] == metric
 
 
 def test_a_run_directory_gives_the_wanted_side(tmp_path: Path) -> None:
@@ -102,6 +165,17 @@ def test_what_cannot_be_read_names_file_and_line(tmp_path: Path, text: str, mess
     (tmp_path / f"samples_x_{TIME}.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read_any_scores(tmp_path)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"samples_x_{TIME}.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_any_scores(tmp_path)
+
+
+def test_a_score_file_is_read_as_one(tmp_path: Path) -> None:
+    write_scores(tmp_path / "a.scores.jsonl", [SampleScore("a", "1", 1.0)])
+    assert read_source(tmp_path / "a.scores.jsonl").notes == []
 
 
 def test_an_empty_directory_says_what_is_missing(tmp_path: Path) -> None:
