@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from forgetless.errors import RunError
 from forgetless.evaluate.requests import GREEDY, Decoding
 from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.progress import Reporter, Silent
-from forgetless.records import SampleScore, write_scores
-from forgetless.rundir import RunDirectory, refuse_foreign_file
+from forgetless.records import SampleScore
+from forgetless.rundir import RunDirectory, keep_scores, refuse_foreign_file
 from forgetless.tasks.base import Task
 
 
@@ -85,13 +84,5 @@ def evaluate_pair(
             scores[side] = evaluate(loaded, tasks, options=options, progress=progress) if tasks else []
         scores[side] += ask_harness(harness, loaded, options, reporter, title=f"Asking the {side} model: lm-eval")
         if directory is not None:
-            _keep(directory.scores(side), scores[side])
+            keep_scores(directory.scores(side), scores[side])
     return scores
-
-
-def _keep(path: Path, scores: Sequence[SampleScore]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_scores(path, scores)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error

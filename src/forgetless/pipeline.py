@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,27 +13,32 @@ from forgetless.checklist import load_checks, split_checks
 from forgetless.config import Config
 from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
-from forgetless.errors import ConfigError, ForgetlessError, RunError
-from forgetless.evaluate.requests import GREEDY, Decoding
+from forgetless.errors import ConfigError, ForgetlessError
+from forgetless.evaluate.requests import Decoding
 from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.job import Job, plan
+from forgetless.judging import build_pages
 from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
 from forgetless.records import (
     Attribution,
     CheckResult,
     Comparison,
-    SampleScore,
     read_comparison,
     read_scores,
-    write_scores,
 )
-from forgetless.rundir import RunDirectory, library_versions, noise_files, refuse_foreign_file, version
+from forgetless.rundir import (
+    RunDirectory,
+    keep_scores,
+    library_versions,
+    noise_files,
+    refuse_foreign_file,
+    version,
+    write_comparison,
+)
 from forgetless.tasks.base import Task
 
 if TYPE_CHECKING:
-    from forgetless.evaluate.endpoint import EndpointOptions
-    from forgetless.evaluate.runner import EvaluationOptions
     from forgetless.models import LoadedModel
 
 
@@ -197,7 +202,6 @@ def _score_stage(
     job: Job, directory: RunDirectory, reporter: Reporter, side: str, loaded: LoadedModel, *, repeat: int = 0
 ) -> None:
     """Scores a side; a repeat (of the base, from 1) takes another seed and asks only what is decoded."""
-    from forgetless.evaluate.requests import Decoding
     from forgetless.evaluate.runner import EvaluationOptions, evaluate
     from forgetless.evaluate.target import target_tasks
     from forgetless.models import cache_directory
@@ -228,8 +232,8 @@ def _score_stage(
         facts["num_samples"] = len(scores)
         scores, checked = split_checks(scores, checks)
         if checks:
-            _keep(directory.scores(f"{side}.checks"), checked)
-        _keep(path, scores)
+            keep_scores(directory.scores(f"{side}.checks"), checked)
+        keep_scores(path, scores)
 
 
 def _checks(job: Job) -> list[Task]:
@@ -247,13 +251,6 @@ def _judge_checks(job: Job, directory: RunDirectory) -> list[CheckResult]:
         return []
     base, tuned = (read_scores(directory.scores(f"{side}.checks")) for side in ("base", "tuned"))
     return judge_checks(_checks(job), tuned, base)
-
-
-def _keep(path: Path, scores: Sequence[SampleScore]) -> None:
-    try:
-        write_scores(path, scores)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}): free some space and run again") from error
 
 
 def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
@@ -414,213 +411,6 @@ def _explain_stage(
                 comparison = explain_by_answers(comparison, *sides)
         write_comparison(directory.comparison, comparison)
     return comparison
-
-
-def write_comparison(path: Path, comparison: Comparison) -> None:
-    """Writes `comparison.json`, whole or not at all.
-
-    Args:
-        path: The file to write or to replace; directories that lack above it are made.
-        comparison: What it is to hold.
-
-    Raises:
-        RunError: It can't be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(comparison.to_json(), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error
-
-
-def build_pages(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
-    """Builds the pages of a run directory from what it holds.
-
-    Args:
-        directory: The run directory; only its comparison.json has to be there.
-        names: Which pages; none = all.
-
-    Returns:
-        The pages, report.html first.
-
-    Raises:
-        DataError: It holds no comparison, or one of its files can't be read.
-        RunError: A page can't be written.
-    """
-    from forgetless.report import build_report
-
-    read_comparison(directory / "comparison.json")
-    try:
-        return build_report(directory, names=names)
-    except OSError as error:
-        raise RunError(f"the report cannot be written into {directory} ({error.strerror})") from error
-
-
-def compare_files(
-    base: Path,
-    tuned: Path,
-    *,
-    margin: float = 0.03,
-    alpha: float = 0.05,
-    cross_entropy_margin: float = 0.05,
-    metric: str | None = None,
-    filter_name: str | None = None,
-    noise: Sequence[Path] = (),
-    out: Path | None = None,
-    explain_with: tuple[str, str] | None = None,
-    tasks_directories: Sequence[Path] = (),
-    device: str = "auto",
-    reporter: Reporter | None = None,
-) -> Comparison:
-    """Compares scores that lie on disk, and says what kind of loss each fall looks like.
-
-    Args:
-        base: Scores of the base: a score file, a run directory, or lm-evaluation-harness output.
-        tuned: Scores of the tuned model, likewise.
-        margin: Largest tolerated drop of a mean grade.
-        alpha: Level of tests and intervals.
-        cross_entropy_margin: Largest tolerated rise of a retention cross-entropy.
-        metric: Metric of lm-evaluation-harness to compare, or several in order.
-        filter_name: Filter of lm-evaluation-harness to compare.
-        noise: Further runs of the base; those of a run directory are found without being named.
-        out: Where comparison.json, copies of the scores, report.html, report.md and junit.xml are written.
-        explain_with: Names of the base and the tuned model, to be asked again about what was lost; None = the answers
-            alone are judged.
-        tasks_directories: Where to look for the user's own tasks when they are asked again.
-        device: Where those models are loaded.
-        reporter: Where to tell how far it is.
-
-    Returns:
-        The comparison with its attributions.
-
-    Raises:
-        ForgetlessError: Scores can't be read or paired, or a limit is out of range.
-    """
-    from forgetless.compare.comparison import compare
-    from forgetless.compare.sources import read_source
-    from forgetless.diagnosis import explain_files
-
-    sources = {
-        side: read_source(path, side=side, metric=metric, filter_name=filter_name)
-        for side, path in (("base", base), ("tuned", tuned))
-    }
-    sides = {side: source.scores for side, source in sources.items()}
-    repeats = [*noise] or noise_files(base)
-    runs = [read_source(path, side="base", metric=metric, filter_name=filter_name).scores for path in repeats]
-    comparison = compare(
-        sides["base"],
-        sides["tuned"],
-        margin=margin,
-        alpha=alpha,
-        cross_entropy_margin=cross_entropy_margin,
-        noise=runs,
-    )
-    notes = dict.fromkeys(note for source in sources.values() for note in source.notes)
-    comparison = replace(comparison, problems=[*comparison.problems, *notes])
-    comparison = explain_files(
-        comparison, sides, models=explain_with, directories=tasks_directories, device=device, reporter=reporter
-    )
-    if out is not None:
-        directory = RunDirectory(out)
-        _refuse_other_run(directory, sides)
-        write_comparison(directory.comparison, comparison)
-        for side, scores in sides.items():  # so that a report shows the samples that changed
-            _keep(directory.scores(side), scores)
-        for number, scores in enumerate(runs, start=1):
-            _keep(directory.noise(number), scores)
-        build_pages(out, names=("report.html", "report.md", "junit.xml"))
-    return comparison
-
-
-def _refuse_other_run(directory: RunDirectory, sides: Mapping[str, Sequence[SampleScore]]) -> None:
-    """Raises where a run's own scores would be replaced by others; to judge a run again is fine."""
-    if not directory.manifest_path.is_file():
-        return
-    for side, scores in sides.items():
-        path = directory.scores(side)
-        if path.is_file() and read_scores(path) != list(scores):
-            raise ConfigError(f"--out {directory.path} is a run with other {side} scores: choose another --out")
-
-
-def evaluate_model(
-    model: str,
-    *,
-    suite: str = "core",
-    out: Path | None = None,
-    tasks_directories: Sequence[Path] = (),
-    device: str = "auto",
-    dtype: str = "auto",
-    batch_size: int = 64,
-    endpoint: EndpointOptions | None = None,
-    use_cache: bool = True,
-    limit: int | None = None,
-    num_fewshot: int | None = None,
-    decoding: Decoding = GREEDY,
-    reporter: Reporter | None = None,
-) -> list[SampleScore]:
-    """Loads a model, or reaches an endpoint, and evaluates it on a suite; with `out`, writes the scores there."""
-    from forgetless.evaluate.endpoint import EndpointOptions, is_endpoint
-    from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
-    from forgetless.models import cache_directory, load_model
-
-    reporter = reporter or Silent()
-    # What can be refused is, before the model is loaded.
-    tasks, wanted = read_suite(suite, tasks_directories, limit=limit, num_fewshot=num_fewshot)
-    if out is not None:
-        refuse_foreign_file(out)
-    if wanted is not None and is_endpoint(model):
-        raise ConfigError(f"an endpoint gives no likelihoods in token ids: --suite {suite} needs a model to load")
-    harness = load_harness(wanted, tasks, reporter)
-    cache = cache_directory() / "scores" if use_cache else None
-    scores: list[SampleScore] = []
-    options = EvaluationOptions(batch_size=batch_size, cache=cache, decoding=decoding)
-    if is_endpoint(model):
-        options = replace(options, endpoint=endpoint or EndpointOptions())
-        scores = _ask_endpoint(model, tasks, out=out, options=options, reporter=reporter)
-    else:
-        with reporter.task(f"Loading {model}"):
-            loaded = load_model(model, device=device, dtype=dtype)
-        for note in loaded.notes:
-            reporter.note(note)
-        if tasks:
-            with reporter.task(f"Asking {model}") as progress:
-                scores = evaluate(loaded, tasks, options=options, progress=progress)
-        scores += ask_harness(harness, loaded, options, reporter, title=f"Asking {model}: lm-eval")
-    if out is not None:
-        _keep(out, scores)
-    return scores
-
-
-def _ask_endpoint(
-    url: str, tasks: Sequence[Task], *, out: Path | None, options: EvaluationOptions, reporter: Reporter
-) -> list[SampleScore]:
-    """Evaluates a served model; what it answered before a stop lies beside `out`, and is removed at the end."""
-    from forgetless.evaluate.endpoint import EndpointModel
-    from forgetless.evaluate.runner import answerable, ask, count_known
-
-    model, cache = EndpointModel(url, options=options.endpoint, decoding=options.decoding), options.cache
-    with reporter.task(f"Reaching {model.url}"):
-        served = model.served_model()
-    free = answerable(model, tasks)
-    if left_out := [task.name for task in tasks if task not in free]:
-        reporter.note(f"an endpoint gives no likelihoods: left out {', '.join(left_out)}")
-    if model.is_resumable_only and cache is not None:
-        # Beside `out`, so that what is left of one evaluation never gets into another one.
-        cache = None if out is None else out.with_name(f"{out.name}.partial")
-    if num_known := count_known(model, free, cache):
-        reporter.note(f"going on with {num_known} scores kept in {cache}; to ask everything again, remove it")
-    try:
-        with reporter.task(f"Asking {served.name} at {model.url}") as progress:
-            scores = ask(model, free, options=replace(options, cache=cache), progress=progress)
-    except RunError as error:
-        num_known = count_known(model, free, cache)
-        way_out = "run the same again to go on" if cache is not None else "give --out to keep them another time"
-        raise RunError(f"{error}; scores kept: {num_known}, {way_out}") from None
-    if model.is_resumable_only and cache is not None and cache.is_dir() and not any(cache.iterdir()):
-        cache.rmdir()
-    return scores
 
 
 def mix_files(

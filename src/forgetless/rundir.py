@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.errors import ConfigError, RunError
-from forgetless.records import SCHEMA
+from forgetless.records import SCHEMA, Comparison, SampleScore, write_scores
 
 # What a run leaves beside its manifest: `--fresh` removes these and nothing else.
 _FILES = (
@@ -210,3 +210,38 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def keep_scores(path: Path, scores: Iterable[SampleScore]) -> None:
+    """Writes scores, whole or not at all.
+
+    Args:
+        path: The file to write or to replace; directories that lack above it are made.
+        scores: What it is to hold.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    try:
+        write_scores(path, scores)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error
+
+
+def write_comparison(path: Path, comparison: Comparison) -> None:
+    """Writes `comparison.json`, whole or not at all.
+
+    Args:
+        path: The file to write or to replace; directories that lack above it are made.
+        comparison: What it is to hold.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(comparison.to_json(), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from forgetless import cli, pipeline
-from forgetless.cli import app, read_job
+from forgetless import cli, pipeline, scoring
+from forgetless.cli import app
 from forgetless.config import Config, options
 from forgetless.errors import ConfigError, DataError, ModelError, RunError
 from forgetless.evaluate.endpoint import EndpointOptions
+from forgetless.flags import read_job
 from forgetless.records import SampleScore, write_scores
 
 Caught = dict[str, Any]
@@ -289,7 +290,7 @@ def test_mix_writes_over_nothing_of_the_user(questions: Path, general: Path, tmp
 
 def test_evaluate_asks_an_endpoint_as_the_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Caught = {}
-    monkeypatch.setattr(pipeline, "evaluate_model", lambda model, **options: found.update(options, model=model) or [])
+    monkeypatch.setattr(scoring, "evaluate_model", lambda model, **options: found.update(options, model=model) or [])
     line = (
         "evaluate http://h --served-model m --concurrency 2 --timeout 1.5 --retries 0 --trust-endpoint-cache "
         "--suite core_free"

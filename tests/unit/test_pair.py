@@ -17,8 +17,8 @@ from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
 from forgetless.models import load_model, quiet_transformers, save_model
 from forgetless.pair import evaluate_pair
-from forgetless.pipeline import evaluate_model
 from forgetless.records import read_scores
+from forgetless.scoring import evaluate_model
 
 SUITE = "letters,picks,prose"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forgetless import pipeline
+from forgetless import pipeline, scoring
 from forgetless.errors import ConfigError, ModelError, RunError
 from forgetless.evaluate import runner
 from forgetless.evaluate.runner import EvaluationOptions
@@ -88,7 +88,7 @@ def test_a_disk_that_is_full_ends_the_evaluation_in_a_sentence(
     monkeypatch.setattr(pipeline, "write_scores", full)
     directories = [Path(config["evaluation"]["tasks_dir"])]
     with pytest.raises(RunError, match=r"cannot be written \(No space left on device\): free some space"):
-        pipeline.evaluate_model(
+        scoring.evaluate_model(
             config["model"], suite="letters", tasks_directories=directories, out=tmp_path / "scores.jsonl"
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forgetless import pipeline
+from forgetless import scoring
 from forgetless.data.examples import Message
 from forgetless.errors import ConfigError, ModelError, RunError
 from forgetless.evaluate.endpoint import (
@@ -360,7 +360,7 @@ def words(tmp_path: Path) -> Path:
 def judge(server: FakeServer, words: Path, tmp_path: Path) -> Callable[..., list[SampleScore]]:
     def make(**settings: Any) -> list[SampleScore]:
         usual: dict[str, Any] = {"out": tmp_path / "scores.jsonl", "suite": "words,picks", "endpoint": ONCE}
-        return pipeline.evaluate_model(server.url, tasks_directories=[words], **(usual | settings))
+        return scoring.evaluate_model(server.url, tasks_directories=[words], **(usual | settings))
 
     return make
 
@@ -431,4 +431,4 @@ def test_trusted_scores_lie_in_the_common_cache(
 
 def test_a_password_in_the_address_is_never_shown(words: Path) -> None:
     with pytest.raises(ConfigError, match="user or password"):
-        pipeline.evaluate_model("http://me:hidden@h", suite="words", tasks_directories=[words])
+        scoring.evaluate_model("http://me:hidden@h", suite="words", tasks_directories=[words])
