@@ -108,6 +108,17 @@ def test_the_context_of_a_question_is_computed_once(shared_model: LoadedModel, m
     assert [len(request.continuations) for request in seen] == [4, 1]
 
 
+@pytest.mark.parametrize("num_tokens", [1, 10, 1024])
+def test_what_is_too_long_is_cut_to_the_last_token_that_fits(
+    shared_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, num_tokens: int
+) -> None:
+    model = ForgetlessLM(shared_model)
+    seen = watch(model, "score", monkeypatch)
+    ask(model, "loglikelihood", ("x" * 3000, "y" * num_tokens))
+    # All but the last token of the continuation are fed.
+    assert len(seen[0].context) + num_tokens - 1 == model.max_length
+
+
 def test_many_choices_of_one_question_are_scored_in_bounded_pieces(
     shared_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
