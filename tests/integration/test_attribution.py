@@ -223,7 +223,7 @@ def test_an_adapter_is_switched_off_instead_of_loading_the_base(
         tasks_directories=[base.tasks],
         device="cpu",
     )
-    assert loaded == [str(tmp_path / "tuned")]
+    assert loaded == [str(tmp_path / "tuned"), str(base.directory)]  # the adapter brings its base along, once
     (found,) = comparison.attributions
     assert found.cause is Cause.GONE
     assert Cause.SUPPRESSED in found.shares  # the base was asked for its likelihoods

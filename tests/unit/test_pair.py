@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from forgetless import models, pair
+from forgetless import models, rundir
 from forgetless.cli import app
 from forgetless.errors import ConfigError, ForgetlessError, ModelError, RunError
 from forgetless.evaluate import local
@@ -134,7 +134,7 @@ def test_scores_that_cannot_be_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pair, "write_scores", full)
+    monkeypatch.setattr(rundir, "write_scores", full)
     with pytest.raises(RunError, match=r"cannot be written .No space left on device"):
         evaluate_pair(str(adapter), suite="prose", out=tmp_path / "out", **options)
 

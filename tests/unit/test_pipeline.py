@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forgetless import pipeline, scoring
+from forgetless import pipeline, rundir, scoring
 from forgetless.errors import ConfigError, ModelError, RunError
 from forgetless.evaluate import runner
 from forgetless.evaluate.runner import EvaluationOptions
@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_ends_the_evaluation_in_a_sentence(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pipeline, "write_scores", full)
+    monkeypatch.setattr(rundir, "write_scores", full)
     directories = [Path(config["evaluation"]["tasks_dir"])]
     with pytest.raises(RunError, match=r"cannot be written \(No space left on device\): free some space"):
         scoring.evaluate_model(
