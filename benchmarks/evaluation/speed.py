@@ -9,7 +9,7 @@
   model at the best of several batch sizes.
 - prefill: time of the matrix products alone, over time of the whole pass, for rows of the sizes that scoring uses.
 - growth: seconds for 1, 4 and 16 times as many samples.
-- memory: peak of a process that does one of these alone.
+- memory: peak of a process that does one of these alone, after the model was loaded (Linux).
 
 Every ratio is other / ours within one repeat. Data: `eval_arc_easy` and `eval_hellaswag` in $FORGETLESS_BENCH_DATA
 (default ../shared/data); the prompts of the generation are those of the suite.
@@ -21,7 +21,7 @@ import argparse
 import json
 import os
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -275,6 +275,7 @@ def measure_growth(loaded: LoadedModel, *, questions: int) -> dict[str, Any]:
 def run_alone(who: str, batch: int) -> None:
     """Does one contender's work once, for its memory: `ours-choice`, `harness-generation`, ..."""
     loaded = load_model(EMBEDDED_ALIAS)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading: what counts is the work
     side, _, kind = who.partition("-")
     if side != "load":
         model = ForgetlessLM(loaded) if side == "ours" else harness_model(loaded, batch)
@@ -282,7 +283,8 @@ def run_alone(who: str, batch: int) -> None:
             model.loglikelihood(likelihood_instances(read_choices("hellaswag", 16)), disable_tqdm=True)
         else:
             model.generate_until(generation_instances(read_prompts(loaded, 64)[0]), disable_tqdm=True)
-    print(json.dumps({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    print(json.dumps({"peak_mib": int(peak) // 1024}))
 
 
 def measure_memory(batches: dict[str, int]) -> dict[str, int]:
@@ -297,6 +299,11 @@ def measure_memory(batches: dict[str, int]) -> dict[str, int]:
     return found
 
 
+def best_batches(choice: dict[str, Any], generation: dict[str, Any]) -> dict[str, int]:
+    """Returns the harness's best batch size for each kind of work."""
+    return {"choice": choice["hellaswag"]["harness_batch"], "generation": generation["harness_batch"]}
+
+
 def main() -> None:
     """Parses the command line, measures, writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -305,6 +312,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "speed.json")
+    parser.add_argument("--memory-only", action="store_true", help="measure memory anew, and keep the rest of --out")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -312,10 +320,14 @@ def main() -> None:
     if arguments.alone:
         run_alone(arguments.alone, arguments.batch)
         return
+    if arguments.memory_only:
+        known = json.loads(arguments.out.read_text(encoding="utf-8"))
+        known["memory_peak_mib"] = measure_memory(best_batches(known["choice"], known["generation"]))
+        arguments.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        return
     loaded = load_model(EMBEDDED_ALIAS)
     choice = measure_choice(loaded, questions=arguments.questions, repeats=arguments.repeats)
     generation = measure_generation(loaded, prompts=arguments.prompts, repeats=arguments.repeats)
-    batches = {"choice": choice["hellaswag"]["harness_batch"], "generation": generation["harness_batch"]}
     result = {
         "schema": 1,
         "command": " ".join(["python benchmarks/evaluation/speed.py", *sys.argv[1:]]),
@@ -328,7 +340,7 @@ def main() -> None:
         "generation": generation,
         "prefill": measure_prefill(loaded, repeats=arguments.repeats),
         "growth": measure_growth(loaded, questions=arguments.questions),
-        "memory_peak_mib": measure_memory(batches),
+        "memory_peak_mib": measure_memory(best_batches(choice, generation)),
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(arguments.out)
