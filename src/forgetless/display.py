@@ -15,7 +15,18 @@ from rich.panel import Panel
 from rich.table import Column, Table
 
 from forgetless.doctor import Finding
-from forgetless.records import Checklist, CheckResult, CheckStatus, Comparison, Role, Row, SampleScore, Status, Unit
+from forgetless.records import (
+    Cause,
+    Checklist,
+    CheckResult,
+    CheckStatus,
+    Comparison,
+    Role,
+    Row,
+    SampleScore,
+    Status,
+    Unit,
+)
 
 # The columns between task and status, and how wide a terminal must be to show them.
 WIDTH_NEEDED = {"n": 60, "base → tuned": 60, "delta": 0, "interval": 80, "lost/gained": 96}
@@ -116,6 +127,8 @@ def show_comparison(console: Console, comparison: Comparison, *, report: Path | 
             f"- {escape(entry.task)}: [bold]{entry.cause.value}[/]. {escape(entry.evidence)}"
             for entry in comparison.attributions
         ]
+        unexplained = [entry.remedy for entry in comparison.attributions if entry.cause is Cause.UNEXPLAINED]
+        lines += [f"- {escape(remedy)}" for remedy in dict.fromkeys(unexplained)]
     if comparison.advice:
         lines += ["", "[bold]What to do next[/]", *(f"- {escape(text)}" for text in comparison.advice)]
     style = VERDICT_STYLES[comparison.verdict.value]
