@@ -114,6 +114,11 @@ def test_llama_cpp_refuses_a_sample_that_is_too_long(llama_cpp: str) -> None:
         evaluate(llama_cpp, [made("long " * 400)])
 
 
+def _mind_interrupts() -> None:
+    """Lets a child be interrupted even where the tests run in the background, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_evaluation_that_is_killed_goes_on(number: signal.Signals, tasks_directory: Path, tmp_path: Path) -> None:
@@ -125,7 +130,13 @@ def test_an_evaluation_that_is_killed_goes_on(number: signal.Signals, tasks_dire
         ]
         environment = {**os.environ, "FORGETLESS_CACHE": str(tmp_path / "cache")}
         server.answer = lambda body: chat("a") if len(server.asked) <= 4 else Reply(is_held=True)
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as first:
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=_mind_interrupts,
+        ) as first:
             deadline = time.monotonic() + 120
             while len(server.asked) < 5 and time.monotonic() < deadline:
                 time.sleep(0.02)
