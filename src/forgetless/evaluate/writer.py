@@ -1,0 +1,96 @@
+"""A loaded model as a writer, over the fast generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forgetless.data.encoding import tokenize
+from forgetless.evaluate.local import LocalModel, model_key
+from forgetless.evaluate.requests import Decoding, Generation, GenerationRequest
+from forgetless.mechanisms.writer import OnText, Text, WriterPrompt, find_user_slot
+from forgetless.models import LoadedModel, is_out_of_memory
+from forgetless.errors import RunError
+
+
+class ModelWriter:
+    """Writes with a model in this process, many texts at a time.
+
+    Args:
+        loaded: The model and its tokenizer.
+        batch_size: Texts that are written together; what is written doesn't depend on it, up to rounding.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, batch_size: int = 64) -> None:
+        self._loaded = loaded
+        self._local = LocalModel(loaded, batch_size=batch_size)
+        self._key: str | None = None
+        self._slot: tuple[str, str] | None = None
+
+    @property
+    def chat_prefix(self) -> str:
+        return self._user_slot()[0]
+
+    @property
+    def chat_end(self) -> str:
+        return self._user_slot()[1]
+
+    def _user_slot(self) -> tuple[str, str]:
+        if self._slot is None:
+            self._slot = find_user_slot(self._loaded.tokenizer)
+        return self._slot
+
+    def key(self) -> str:
+        """Returns a fingerprint of the model as it is when this is first called."""
+        if self._key is None:
+            self._key = model_key(self._loaded)
+        return self._key
+
+    def write(
+        self,
+        prompts: Sequence[WriterPrompt],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seeds: Sequence[int] = (),
+        stop: str = "",
+        on_text: OnText | None = None,
+    ) -> list[Text]:
+        """Writes one text for each prompt; takes what `Writer.write` takes.
+
+        Raises:
+            ConfigError: A prompt is longer than the model can take.
+            RunError: Memory ran out.
+        """
+        ids = [self._encode(prompt) for prompt in prompts]
+        budgets = [max(1, min(max_tokens, self._local.longest - len(prompt))) for prompt in ids]
+        answers = self._local.decode(
+            ids,
+            budgets,
+            stops=[(stop,) if stop else ()] * len(ids),
+            seeds=seeds,
+            decoding=Decoding(temperature, top_p),
+        )
+        texts: dict[int, Text] = {}
+        try:
+            for index, answer in answers:
+                texts[index] = _as_text(answer)
+                if on_text is not None:
+                    on_text(index, texts[index])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError("memory ran out while the base wrote: lower evaluation.batch_size") from error
+        return [texts[index] for index in range(len(ids))]
+
+    def _encode(self, prompt: WriterPrompt) -> list[int]:
+        if not isinstance(prompt, str):
+            return self._local.encode_prompt(GenerationRequest(tuple(prompt), 1))
+        tokenizer = self._loaded.tokenizer
+        # A text from the chat template brings its own start token.
+        is_chat = tokenizer.chat_template is not None and prompt.startswith(self.chat_prefix)
+        return tokenize(prompt, tokenizer, is_start=not is_chat)
+
+
+def _as_text(answer: Generation) -> Text:
+    return Text(answer.text.strip(), answer.num_tokens, answer.is_ended)
