@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from forgetless.methods.base import Method
     from forgetless.methods.lora import LoRA, assert_base_frozen
     from forgetless.methods.replay import Replay
+    from forgetless.methods.rewrite import Rewrite
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
     from forgetless.train.protection import protect
+    from forgetless.writing import generate_replay
 
 _HOMES = {
     "forgetless.checklist": ["run_checklist"],
@@ -41,9 +43,11 @@ _HOMES = {
     "forgetless.methods.base": ["Method"],
     "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
     "forgetless.methods.replay": ["Replay"],
+    "forgetless.methods.rewrite": ["Rewrite"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
     "forgetless.train.protection": ["protect"],
+    "forgetless.writing": ["generate_replay"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -60,6 +64,7 @@ __all__ = [
     "Method",
     "ModelError",
     "Replay",
+    "Rewrite",
     "Role",
     "Row",
     "RunError",
@@ -71,6 +76,7 @@ __all__ = [
     "assert_base_frozen",
     "compare",
     "evaluate",
+    "generate_replay",
     "protect",
     "read_examples",
     "replay_mixture",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Any
 
 from forgetless.data.encoding import tokenize
+from forgetless.errors import RunError
 from forgetless.evaluate.local import LocalModel, model_key
 from forgetless.evaluate.requests import Decoding, Generation, GenerationRequest
-from forgetless.mechanisms.writer import OnText, Text, WriterPrompt, find_user_slot
+from forgetless.mechanisms.writer import OnText, Prompt, Text, each_seed, find_user_slot
 from forgetless.models import LoadedModel, is_out_of_memory
-from forgetless.errors import RunError
+
+Show = Callable[[], AbstractContextManager[Any]]
 
 
 class ModelWriter:
@@ -18,9 +22,11 @@ class ModelWriter:
     Args:
         loaded: The model and its tokenizer.
         batch_size: Texts that are written together; what is written doesn't depend on it, up to rounding.
+        show: Opens a display of how far it is; what it yields takes (texts written, texts in all).
     """
 
-    def __init__(self, loaded: LoadedModel, *, batch_size: int = 64) -> None:
+    def __init__(self, loaded: LoadedModel, *, batch_size: int = 64, show: Show | None = None) -> None:
+        self._show = show or (lambda: nullcontext(lambda done, total: None))
         self._loaded = loaded
         self._local = LocalModel(loaded, batch_size=batch_size)
         self._key: str | None = None
@@ -39,20 +45,21 @@ class ModelWriter:
             self._slot = find_user_slot(self._loaded.tokenizer)
         return self._slot
 
+    @property
     def key(self) -> str:
-        """Returns a fingerprint of the model as it is when this is first called."""
+        """Fingerprint of the model as it is when this is first read: methods may change it in place later."""
         if self._key is None:
             self._key = model_key(self._loaded)
         return self._key
 
     def write(
         self,
-        prompts: Sequence[WriterPrompt],
+        prompts: Sequence[Prompt],
         *,
         max_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
-        seeds: Sequence[int] = (),
+        seed: int | Sequence[int] = 0,
         stop: str = "",
         on_text: OnText | None = None,
     ) -> list[Text]:
@@ -62,28 +69,33 @@ class ModelWriter:
             ConfigError: A prompt is longer than the model can take.
             RunError: Memory ran out.
         """
+        if not prompts:
+            return []
         ids = [self._encode(prompt) for prompt in prompts]
         budgets = [max(1, min(max_tokens, self._local.longest - len(prompt))) for prompt in ids]
         answers = self._local.decode(
             ids,
             budgets,
             stops=[(stop,) if stop else ()] * len(ids),
-            seeds=seeds,
+            seeds=each_seed(seed, len(ids)),
             decoding=Decoding(temperature, top_p),
         )
         texts: dict[int, Text] = {}
         try:
-            for index, answer in answers:
-                texts[index] = _as_text(answer)
-                if on_text is not None:
-                    on_text(index, texts[index])
+            # Closed at once when the work is stopped.
+            with self._show() as progress, closing(answers):
+                for index, answer in answers:
+                    texts[index] = _as_text(answer)
+                    progress(len(texts), len(ids))
+                    if on_text is not None:
+                        on_text(index, texts[index])
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise RunError("memory ran out while the base wrote: lower evaluation.batch_size") from error
         return [texts[index] for index in range(len(ids))]
 
-    def _encode(self, prompt: WriterPrompt) -> list[int]:
+    def _encode(self, prompt: Prompt) -> list[int]:
         if not isinstance(prompt, str):
             return self._local.encode_prompt(GenerationRequest(tuple(prompt), 1))
         tokenizer = self._loaded.tokenizer

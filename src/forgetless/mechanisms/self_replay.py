@@ -142,11 +142,13 @@ def write_replay(
     summary = summary if summary is not None else Yield()
     summary.num_wanted = num
     started = time.monotonic()
-    kept_texts = None if directory is None else KeptTexts(writer, directory)
+    if directory is not None:
+        writer = KeptTexts(writer, directory)
+    reused = _num_reused(writer)
     held_out = HeldOutTexts(evaluation_texts)
     kept: list[Example] = []
     try:
-        for example in _write_examples(kept_texts or writer, num, seed, settings, summary):
+        for example in _write_examples(writer, num, seed, settings, summary):
             if held_out.overlaps(f"{example.prompt_text}\n{example.answer_text}"):
                 summary.refused["overlap with the evaluation"] += 1
                 continue
@@ -158,7 +160,7 @@ def write_replay(
                 break
     finally:
         summary.seconds = time.monotonic() - started
-        summary.num_reused = 0 if kept_texts is None else kept_texts.num_reused
+        summary.num_reused = _num_reused(writer) - reused
     if len(kept) < num:
         raise RunError(
             f"the base writes too little that can be trained on: {summary}; {num} were asked for: give data.general "
@@ -167,9 +169,11 @@ def write_replay(
     return kept
 
 
-def _write_examples(
-    writer: Writer, num: int, seed: int, settings: ReplaySettings, summary: Yield
-) -> Iterator[Example]:
+def _num_reused(writer: Writer) -> int:
+    return writer.num_reused if isinstance(writer, KeptTexts) else 0
+
+
+def _write_examples(writer: Writer, num: int, seed: int, settings: ReplaySettings, summary: Yield) -> Iterator[Example]:
     """Yields examples in the order of their instructions, until its caller has enough or the tries are used up."""
     earlier = NearDuplicates()
     most = max(_FEWEST_TRIED, num * settings.max_tries)
@@ -204,14 +208,16 @@ def _write_examples(
                 continue
             turns = (Message("user", text.text), Message("assistant", answers[number].text))
             yield Example(messages=turns, origin="self", metadata={"number": number})
-        if not summary.num_kept:
+        if not summary.num_kept and summary.num_written >= _FEWEST_TRIED:
             return
 
 
 def _round_size(num: int, summary: Yield) -> int:
     """Returns how many instructions to write next: as many as will do at the yield so far."""
+    if not summary.num_written:
+        return min(_FEWEST_TRIED, max(8, 2 * num))  # few: what is written beyond `num` costs time
     rate = (summary.num_kept + 1) / (summary.num_written + 2)
-    return min(512, max(_FEWEST_TRIED, round((num - summary.num_kept) / rate)))
+    return min(512, max(8, round((num - summary.num_kept) / rate)))
 
 
 def _draw(seed: int, number: int, purpose: str) -> int:
@@ -226,7 +232,7 @@ def _write_instructions(writer: Writer, numbers: range, seed: int, settings: Rep
         max_tokens=settings.max_instruction_tokens,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        seeds=[_draw(seed, number, "instruction") for number in numbers],
+        seed=[_draw(seed, number, "instruction") for number in numbers],
         stop=writer.chat_end,
     )
     return [
@@ -246,7 +252,7 @@ def _write_answers(writer: Writer, instructions: Sequence[str], seed: int, setti
         [(Message("user", instruction),) for instruction in instructions],
         max_tokens=settings.max_answer_tokens,
         temperature=settings.answer_temperature,
-        seeds=[seed if settings.answer_temperature else 0] * len(instructions),
+        seed=[seed if settings.answer_temperature else 0] * len(instructions),
     )
 
 
@@ -265,14 +271,22 @@ def _refuse_instruction(text: Text, settings: ReplaySettings) -> str | None:
 
 def _refuse_answer(text: Text, settings: ReplaySettings) -> str | None:
     """Returns why an answer is refused, None when it isn't."""
-    if len(text.text.split()) < max(1, settings.min_answer_words):
-        return "empty answer" if not text.text else "answer too short"
+    if text.text and len(text.text.split()) < settings.min_answer_words:
+        return "answer too short"
+    reason = refuse_text(text, max_repeated=settings.max_repeated)
+    if reason is None:
+        return "markup in the answer" if has_markup(text.text) else None
+    return {"empty": "empty answer", "loop": "loop in the answer", "cut off": "answer cut off"}[reason]
+
+
+def refuse_text(text: Text, *, max_repeated: float = 0.3) -> str | None:
+    """Returns "empty", "loop" or "cut off" where a text is that, None where it is whole."""
+    if not text.text:
+        return "empty"
     # A loop runs to the end of its tokens: it is named before it is called cut off.
-    if repeated_share(text.text) > settings.max_repeated:
-        return "loop in the answer"
-    if not text.is_ended:
-        return "answer cut off"
-    return "markup in the answer" if has_markup(text.text) else None
+    if repeated_share(text.text) > max_repeated:
+        return "loop"
+    return None if text.is_ended else "cut off"
 
 
 def has_markup(text: str) -> bool:

@@ -10,6 +10,7 @@ METHODS: Registry[type[Method]] = Registry(
     {
         "lora": "forgetless.methods.lora:LoRA",
         "replay": "forgetless.methods.replay:Replay",
+        "rewrite": "forgetless.methods.rewrite:Rewrite",
     },
 )
 
