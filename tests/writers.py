@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from forgetless.mechanisms.writer import OnText, Prompt, Text, each_seed
@@ -51,3 +52,20 @@ class ScriptedWriter:
             if on_text is not None:
                 on_text(index, texts[-1])
         return texts
+
+
+def tell(start: str, seed: int) -> str:
+    """Returns an instruction of five words that the seed draws."""
+    words = [f"w{(seed >> shift) % 997}" for shift in (0, 5, 10, 15, 20)]
+    return f"{start} Tell me of {' '.join(words)}".strip()
+
+
+def reword(asked: str, _: int) -> str:
+    """Returns another wording of "Remedy 7 treats it.", and a reply to everything else."""
+    found = re.search(r"Remedy (\d+) treats it\.", asked)
+    return f"It is treated by Remedy {found[1]}." if found else f"Reply to {asked}"
+
+
+def stub_writer() -> ScriptedWriter:
+    """Returns a writer of instructions, replies, and rewrites of the tests' domain data."""
+    return ScriptedWriter(tell, reword)

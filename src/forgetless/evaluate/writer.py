@@ -63,12 +63,7 @@ class ModelWriter:
         stop: str = "",
         on_text: OnText | None = None,
     ) -> list[Text]:
-        """Writes one text for each prompt; takes what `Writer.write` takes.
-
-        Raises:
-            ConfigError: A prompt is longer than the model can take.
-            RunError: Memory ran out.
-        """
+        """Writes one text for each prompt, as many together as there are slots; takes what `Writer.write` takes."""
         if not prompts:
             return []
         ids = [self._encode(prompt) for prompt in prompts]

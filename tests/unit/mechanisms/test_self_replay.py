@@ -9,18 +9,13 @@ import pytest
 from forgetless.errors import ConfigError, RunError
 from forgetless.mechanisms.self_replay import OPENINGS, ReplaySettings, Yield, write_replay
 from forgetless.mechanisms.writer import Text
-from writers import ScriptedWriter
+from writers import ScriptedWriter, tell
 
 LOOP = "and so on and so on and so on and so on and so on and so on and so on"
 
 
-def numbered(start: str, seed: int) -> str:
-    words = [f"w{(seed >> shift) % 997}" for shift in (0, 5, 10, 15, 20)]
-    return f"{start} Tell me of {' '.join(words)}"
-
-
 def test_examples_are_what_is_asked_and_answered() -> None:
-    writer = ScriptedWriter(numbered)
+    writer = ScriptedWriter(tell)
     summary = Yield()
     steps: list[tuple[float, float]] = []
     examples = write_replay(
@@ -37,10 +32,10 @@ def test_examples_are_what_is_asked_and_answered() -> None:
 
 
 def test_fewer_examples_are_the_first_of_more_and_the_seed_decides() -> None:
-    few, many, other = (write_replay(ScriptedWriter(numbered), n, seed=s) for n, s in ((3, 0), (200, 0), (3, 1)))
+    few, many, other = (write_replay(ScriptedWriter(tell), n, seed=s) for n, s in ((3, 0), (200, 0), (3, 1)))
     assert many[:3] == few != other
     assert len({example.prompt_text for example in many}) == 200
-    assert write_replay(ScriptedWriter(numbered), 0, seed=0) == []
+    assert write_replay(ScriptedWriter(tell), 0, seed=0) == []
 
 
 @pytest.mark.parametrize(
@@ -67,7 +62,7 @@ def test_what_cannot_be_trained_on_is_refused_by_name(instruction: str | Text, a
     def instruct(start: str, seed: int) -> str | Text:
         seen.append(seed)
         if len(seen) % 2:
-            return numbered(start, seed)
+            return tell(start, seed)
         if reason == "loop in the instruction" or not isinstance(instruction, str):
             return instruction
         return f"{instruction} w{seed}" if len(instruction.split()) > 2 else instruction
@@ -95,7 +90,7 @@ def test_code_may_hold_markup() -> None:
     def reply(_: str, __: int) -> str:
         return "Write this:\n```html\n<div>Hello</div>\n```\nand `<br>` after it."
 
-    assert len(write_replay(ScriptedWriter(numbered, reply), 3, seed=0)) == 3
+    assert len(write_replay(ScriptedWriter(tell, reply), 3, seed=0)) == 3
 
 
 def test_near_duplicates_are_refused_in_the_order_of_writing() -> None:
@@ -119,36 +114,36 @@ def test_tries_are_bounded() -> None:
     def reply(asked: str, _: int) -> Text:
         return Text("Yes", 1, is_ended="w1" in asked)
 
-    writer = ScriptedWriter(numbered, reply)
+    writer = ScriptedWriter(tell, reply)
     with pytest.raises(RunError, match="answer cut off"):
         write_replay(writer, 100, seed=0, settings=ReplaySettings(max_tries=1))
     assert len([prompt for prompt in writer.asked if isinstance(prompt, str)]) == 100
 
 
 def test_a_stopped_writing_goes_on_and_more_begins_with_what_is_kept(tmp_path: Path) -> None:
-    whole = write_replay(ScriptedWriter(numbered), 40, seed=0)
-    stopped = ScriptedWriter(numbered)
+    whole = write_replay(ScriptedWriter(tell), 40, seed=0)
+    stopped = ScriptedWriter(tell)
     stopped.most = 90
     with pytest.raises(KeyboardInterrupt):
         write_replay(stopped, 40, seed=0, directory=tmp_path)
     assert len(stopped.asked) == 90
 
-    resumed, summary = ScriptedWriter(numbered), Yield()
+    resumed, summary = ScriptedWriter(tell), Yield()
     assert write_replay(resumed, 40, seed=0, directory=tmp_path, summary=summary) == whole
     assert summary.num_reused == 90
     assert len(stopped.asked) + len(resumed.asked) == 64 * 2
 
-    again, summary = ScriptedWriter(numbered), Yield()
+    again, summary = ScriptedWriter(tell), Yield()
     assert write_replay(again, 100, seed=0, directory=tmp_path, summary=summary)[:40] == whole
     assert summary.num_reused == 64 * 2
-    other = ScriptedWriter(numbered, key="another model")
+    other = ScriptedWriter(tell, key="another model")
     write_replay(other, 1, seed=0, directory=tmp_path)
     assert len(other.asked) == 8 * 2
 
 
 def test_openings_begin_their_share_of_the_instructions() -> None:
     def instruct(_: str, seed: int) -> str:
-        return numbered("", seed)
+        return tell("", seed)
 
     examples = write_replay(ScriptedWriter(instruct), 200, seed=0, settings=ReplaySettings(opened_share=0.5))
     opened = [example for example in examples if example.prompt_text.startswith(OPENINGS)]
@@ -163,4 +158,4 @@ def test_settings_out_of_bounds_are_refused() -> None:
     with pytest.raises(ConfigError, match="max_tries 0"):
         ReplaySettings(max_tries=0)
     with pytest.raises(ConfigError, match="-1 examples"):
-        write_replay(ScriptedWriter(numbered), -1, seed=0)
+        write_replay(ScriptedWriter(tell), -1, seed=0)

@@ -11,7 +11,7 @@ import pytest
 from conftest import build_tokenizer
 from forgetless.data.examples import Message
 from forgetless.errors import ModelError, RunError
-from forgetless.mechanisms.writer import KeptTexts, each_seed, find_user_slot
+from forgetless.mechanisms.writer import KeptTexts, Prompt, each_seed, find_user_slot
 from writers import ScriptedWriter
 
 CHATML_WITH_SYSTEM = (
@@ -69,7 +69,7 @@ def test_a_model_that_cannot_be_asked_is_refused_with_the_way_out() -> None:
 def test_texts_are_written_once(tmp_path: Path) -> None:
     scripted = ScriptedWriter(lambda start, seed: f"{start} {seed}")
     writer = KeptTexts(scripted, tmp_path)
-    prompts = ["<user>one", [Message("user", "two")], "<user>one"]
+    prompts: list[Prompt] = ["<user>one", [Message("user", "two")], "<user>one"]
     first = writer.write(prompts, max_tokens=5, temperature=1.0, seed=[1, 2, 3])
     assert [text.text for text in first] == ["one 1", "Reply to two", "one 3"]
     again = KeptTexts(scripted, tmp_path)
