@@ -219,9 +219,7 @@ def base_scores(work: Path) -> list[SampleScore]:
     """Returns the base's scores on core."""
     path = work / "base.scores.jsonl"
     if not path.exists():
-        write_scores(
-            path, evaluate(load_model(EMBEDDED_ALIAS), "core", options=EvaluationOptions(cache=work / "cache"))
-        )
+        write_scores(path, evaluate(load_model(EMBEDDED_ALIAS), "core"))
     return read_scores(path)
 
 
