@@ -1,0 +1,1 @@
+"""What several methods share: estimates of what matters, penalties in closed form, data to keep."""
