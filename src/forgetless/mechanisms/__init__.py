@@ -1,1 +1,1 @@
-"""What several methods share: estimates of what matters, penalties in closed form, data to keep."""
+"""What several methods share, so that methods need not know one another."""

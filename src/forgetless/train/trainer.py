@@ -272,6 +272,7 @@ class _Watcher(TrainerCallback):
             "grad_norm": _finite(logs.get("grad_norm")),
             "tokens_per_second": round(rate, 1),
             "penalties": {k.partition("/")[2]: v for k, v in logs.items() if k.startswith("penalty/")},
+            "shares": {k.partition("/")[2]: v for k, v in logs.items() if k.startswith("share/")},
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
