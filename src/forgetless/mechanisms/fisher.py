@@ -7,6 +7,7 @@ ordered or padded. Estimates are kept in safetensors files and reused by their c
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,11 +32,15 @@ class Importance(dict[str, Tensor]):
         values: The tensors by name.
         num_sequences: Sequences that it is a mean over.
         kind: `fisher-sampled`, `fisher-empirical` or `mas`.
+        facts: What else its file said of it.
     """
 
-    def __init__(self, values: Mapping[str, Tensor], *, num_sequences: int, kind: str) -> None:
+    def __init__(
+        self, values: Mapping[str, Tensor], *, num_sequences: int, kind: str, facts: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(values)
         self.num_sequences, self.kind = num_sequences, kind
+        self.facts: Mapping[str, str] = {} if facts is None else facts
 
 
 def estimate_fisher(
@@ -215,7 +220,7 @@ def save_fisher(fisher: Mapping[str, Tensor], path: str | Path, **facts: str) ->
     if isinstance(fisher, Importance):
         metadata |= {"num_sequences": str(fisher.num_sequences), "kind": fisher.kind}
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # each process of a job may write its own
     save_file({name: value.contiguous().cpu() for name, value in fisher.items()}, unfinished, metadata)
     unfinished.replace(path)
 
@@ -242,5 +247,8 @@ def load_fisher(path: str | Path, *, device: Any = "cpu") -> Importance:
     except (OSError, SafetensorError) as error:
         raise DataError(f"can't be read as safetensors ({error}): estimate it again", path=path) from None
     return Importance(
-        values, num_sequences=int(metadata.get("num_sequences", 0)), kind=metadata.get("kind", "unknown")
+        values,
+        num_sequences=int(metadata.get("num_sequences", 0)),
+        kind=metadata.get("kind", "unknown"),
+        facts=metadata,
     )

@@ -85,7 +85,12 @@ class QuadraticPenalty:
         parameters = dict(model.named_parameters())
         updates = low_rank_updates(model)
         factors = {name for update in updates for name in (update.a, update.b)}
-        plain = [(n, p) for n, p in parameters.items() if p.requires_grad and n not in factors]
+        # What is frozen now may be trained later (half fine-tuning); below an adapter it never is.
+        plain = [
+            (n, p)
+            for n, p in parameters.items()
+            if n not in factors and (p.requires_grad or (not updates and base_name(n) in self._anchor))
+        ]
         terms: list[Term] = [
             Plain(
                 parameters=[p for _, p in plain],
