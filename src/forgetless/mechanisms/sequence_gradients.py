@@ -164,12 +164,13 @@ class _Recorder:
         self.left = set(self.uncovered)
         self.expected: dict[str, int] = defaultdict(int)
         self.uses: dict[str, list[Use]] = defaultdict(list)
+        self.done: set[str] = set()
 
     def finish(self) -> list[str]:
         """Folds what is complete, and returns the parameters that must be taken one sequence at a time."""
-        for name in list(self.uses):
-            self._fold(name)
-        self.left |= {name for name in self.parameters if not self.expected[name]}
+        # A use that has not come back (its output was a view that was changed in place, which loses the hook; or plays
+        # no part in the logits), or a parameter that no module of its own has used: the plain loop knows.
+        self.left |= {name for name in self.parameters if name not in self.done}
         return [name for name in self.parameters if name in self.left]
 
     @contextmanager
@@ -225,11 +226,12 @@ class _Recorder:
         with self.silent():
             uses = read_uses(module, list(wanted), inputs, gradient)
         for own, name in wanted.items():
+            if name in self.left:  # another use of it can't be told by sequence
+                continue
             self.uses[name].append(uses[own])
             if len(self.uses[name]) == self.expected[name]:
                 self._fold(name)
 
     def _fold(self, name: str) -> None:
-        uses = self.uses.pop(name)
-        if name not in self.left:
-            fold_uses(self.totals[name], uses, self.fold, self.shape[0])
+        self.done.add(name)
+        fold_uses(self.totals[name], self.uses.pop(name), self.fold, self.shape[0])
