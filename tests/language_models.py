@@ -42,6 +42,17 @@ def build(kind: str) -> Any:
         return makers[kind]().eval()
 
 
+def wrap(base: Any, **options: Any) -> Any:
+    """Puts a fresh LoRA adapter on a model; its start is the same every time."""
+    from peft import LoraConfig, get_peft_model
+
+    from forgetless.models import quiet_transformers
+
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(0)
+        return get_peft_model(base, LoraConfig(**{"r": 2, "target_modules": ["q_proj"], **options}))
+
+
 def padded_batch() -> dict[str, Tensor]:
     """Returns four sequences of different lengths, padded right; the first tokens aren't supervised."""
     generator = torch.Generator().manual_seed(1)

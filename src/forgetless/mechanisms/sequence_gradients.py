@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from forgetless.errors import ConfigError, DataError
 from forgetless.mechanisms.gradient_rules import Fold, Use, fold_uses, is_covered, read_uses
@@ -85,7 +86,8 @@ def _add_batch(
     recorder: _Recorder, batch: Mapping[str, Tensor], targets: Tensor, output_gradient: OutputGradient
 ) -> None:
     recorder.start(batch["input_ids"].shape)
-    logits = _logits(recorder.model, batch)
+    with _Onlooker(recorder):
+        logits = _logits(recorder.model, batch)
     with torch.no_grad():
         gradient = output_gradient(logits, targets, batch)
     if logits.requires_grad:
@@ -155,6 +157,8 @@ class _Recorder:
                 self.owned.setdefault(module, {})[own] = name
                 if not is_covered(module, own):
                     self.uncovered.add(name)
+        self.names = names
+        self.running: list[nn.Module] = []
         self._is_silent = False
         self.start(torch.Size((0, 0)))
 
@@ -165,11 +169,12 @@ class _Recorder:
         self.expected: dict[str, int] = defaultdict(int)
         self.uses: dict[str, list[Use]] = defaultdict(list)
         self.done: set[str] = set()
+        self.running.clear()
 
     def finish(self) -> list[str]:
         """Folds what is complete, and returns the parameters that must be taken one sequence at a time."""
-        # A use that has not come back (its output was a view that was changed in place, which loses the hook; or plays
-        # no part in the logits), or a parameter that no module of its own has used: the plain loop knows.
+        # What is missing was used by no module of its own, or has not come back: its output plays no part in the logits,
+        # or was a view that was changed in place, which loses the hook. The plain loop knows.
         self.left |= {name for name in self.parameters if name not in self.done}
         return [name for name in self.parameters if name in self.left]
 
@@ -177,6 +182,7 @@ class _Recorder:
     def listening(self) -> Iterator[None]:
         """Keeps the hooks on the modules meanwhile."""
         handles = [module.register_forward_hook(self._on_forward, with_kwargs=True) for module in self.owned]
+        handles += [module.register_forward_pre_hook(self._on_start) for module in self.owned]
         try:
             yield
         finally:
@@ -192,9 +198,20 @@ class _Recorder:
         finally:
             self._is_silent = False
 
+    def note_use(self, parameter: Any) -> None:
+        """Gives up on a parameter that is used while no module of its own runs (an output layer that is tied by hand)."""
+        name = self.names.get(id(parameter))
+        if name is not None and not any(name in self.owned[module].values() for module in self.running):
+            self.left.add(name)
+
+    def _on_start(self, module: nn.Module, args: Any) -> None:
+        if not self._is_silent:
+            self.running.append(module)
+
     def _on_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
         if self._is_silent:
             return None
+        self.running.pop()
         wanted = {own: name for own, name in self.owned[module].items() if name not in self.left}
         if not wanted:
             return None
@@ -235,3 +252,18 @@ class _Recorder:
     def _fold(self, name: str) -> None:
         self.done.add(name)
         fold_uses(self.totals[name], self.uses.pop(name), self.fold, self.shape[0])
+
+
+class _Onlooker(TorchFunctionMode):
+    """Sees every torch function of a forward pass that takes one of the wanted parameters."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor | tuple):  # not what merely asks for a shape or a dtype
+            for value in (*args, *(kwargs or {}).values()):
+                self.recorder.note_use(value)
+        return result

@@ -44,6 +44,7 @@ class Odd(nn.Module):
         self.scaled = Doubled(8, 8)
         self.free = nn.Parameter(torch.randn(8))
         self.unused = nn.Linear(8, 8)
+        self.by_hand = nn.Embedding(61, 8)
         self.head = nn.Linear(8, 61, bias=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
@@ -53,7 +54,7 @@ class Odd(nn.Module):
         x = self.scaled(self.gate(x, x.tanh()))
 
         class Output:
-            logits = self.head(x)
+            logits = self.head(x) + (x + self.by_hand(input_ids)) @ self.by_hand.weight.T
 
         return Output
 
@@ -83,6 +84,7 @@ def test_what_the_batched_pass_can_not_cover_is_taken_one_by_one() -> None:
     assert relative_error(found, {name: expected[name] for name in found}) < 1e-5
     assert {name.partition(".")[0] for name in LOOPED} == {
         *("flat", "functional", "gate", "scaled", "free", "unused"),
+        "by_hand",  # a tied output layer
         "twice",  # changed in place, which loses a hook
     }
     assert not found["unused.weight"].any()
