@@ -18,6 +18,7 @@ from conftest import build_model
 from forgetless.mechanisms.quadratic import QuadraticPenalty
 from language_models import wrap
 
+
 def build(kind: str) -> Any:
     model: Any = build_model()
     return model if kind == "weights" else wrap(model, r=3, target_modules=["q_proj", "down_proj"])
@@ -50,7 +51,9 @@ def check(kind: str, *, is_weighted: bool, mesh: Any) -> None:
     values = [penalty.add_gradient(model) for penalty, model in zip(penalties, (whole, sharded), strict=True)]
     assert torch.allclose(values[0], values[1], rtol=1e-4), values
     for name in moved(whole):
-        assert torch.allclose(whole.get_parameter(name).grad, pairs[name].grad.full_tensor(), rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(whole.get_parameter(name).grad, pairs[name].grad.full_tensor(), rtol=1e-4, atol=1e-5), (
+            name
+        )
 
 
 def main() -> None:

@@ -141,9 +141,7 @@ def _mean(sums: dict[str, Tensor], num: int, dtype: torch.dtype, kind: str) -> I
     return Importance(sums, num_sequences=num, kind=kind)
 
 
-def _score(
-    logits: Tensor, targets: Tensor, batch: Mapping[str, Tensor], drawer: _LabelDrawer | None
-) -> Tensor:
+def _score(logits: Tensor, targets: Tensor, batch: Mapping[str, Tensor], drawer: _LabelDrawer | None) -> Tensor:
     """Returns onehot(y) - softmax(logits), the gradient of log p(y), at supervised positions and 0 elsewhere."""
     gradient = torch.zeros_like(logits)
     for row, target in enumerate(targets):  # by row: softmax and its cumulative sum are the size of the logits

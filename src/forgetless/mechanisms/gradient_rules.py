@@ -166,9 +166,7 @@ def _embedding_scale(module: nn.Module) -> Tensor | float | None:
     return scale if isinstance(scale, Tensor | float | int) else None
 
 
-def read_uses(
-    module: nn.Module, names: Sequence[str], inputs: Tensor, gradient: Tensor
-) -> Mapping[str, Use]:
+def read_uses(module: nn.Module, names: Sequence[str], inputs: Tensor, gradient: Tensor) -> Mapping[str, Use]:
     """Returns how one call of a module used its weights.
 
     Args:
@@ -216,9 +214,7 @@ def _read_any(module: nn.Module, names: Sequence[str], inputs: Tensor, gradient:
     return torch.func.vmap(pull_back)(inputs, gradient)
 
 
-def _read_layer_norm(
-    module: nn.LayerNorm, names: Sequence[str], inputs: Tensor, gradient: Tensor
-) -> dict[str, Tensor]:
+def _read_layer_norm(module: nn.LayerNorm, names: Sequence[str], inputs: Tensor, gradient: Tensor) -> dict[str, Tensor]:
     normed = nn.functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
     parts = {"weight": gradient * normed, "bias": gradient}
     between = tuple(range(1, inputs.dim() - len(module.normalized_shape)))

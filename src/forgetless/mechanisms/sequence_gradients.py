@@ -98,9 +98,7 @@ def _add_batch(
         _add_one_by_one(recorder, batch, gradient, left)
 
 
-def _add_one_by_one(
-    recorder: _Recorder, batch: Mapping[str, Tensor], gradient: Tensor, names: Sequence[str]
-) -> None:
+def _add_one_by_one(recorder: _Recorder, batch: Mapping[str, Tensor], gradient: Tensor, names: Sequence[str]) -> None:
     """The plain loop, for the parameters that the batched pass can't cover."""
     wanted = [recorder.parameters[name] for name in names]
     for parameter in wanted:

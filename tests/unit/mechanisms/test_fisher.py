@@ -100,9 +100,12 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_dropout_is_off() -> None:
     model = build("gpt2").train()
-    assert relative_error(
-        estimate_fisher(model, [padded_batch()], labels="empirical"), plain_fisher(build("gpt2"), padded_batch())
-    ) < 1e-5
+    assert (
+        relative_error(
+            estimate_fisher(model, [padded_batch()], labels="empirical"), plain_fisher(build("gpt2"), padded_batch())
+        )
+        < 1e-5
+    )
 
 
 def test_sensitivity_is_the_mean_size_of_the_gradient_of_the_norm_of_centred_logits() -> None:

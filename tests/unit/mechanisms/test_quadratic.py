@@ -76,9 +76,7 @@ def test_lora_is_held_in_the_space_of_the_weight_change(is_weighted: bool, is_tr
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     before = {name: p.grad.clone() for name, p in trained.items()}
     terms = [
-        (
-            (1 if weights is None else weights[_plain(u.name)]) * (_product(model, u) - anchors[u.name]).square()
-        ).sum()
+        ((1 if weights is None else weights[_plain(u.name)]) * (_product(model, u) - anchors[u.name]).square()).sum()
         for u in low_rank_updates(model)
     ]
     expected = 2.0 / 2 * torch.stack(terms).sum()
