@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=2 python benchmarks/methods/fisher.py [--repeats 7] [--out benchmarks/methods/fisher.json]
 
 What is compared runs in turn within each repeat, so that a busy machine slows all of it alike; ratios are taken within
-a repeat, and their median, least and greatest are written. `second` is the same ordinary pass once more: its ratio to the
-first is the noise.
+a repeat, and their median, least and greatest are written. `second` is the same ordinary pass once more: its ratio to
+the first is the noise.
 """
 
 from __future__ import annotations
