@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback
 from forgetless.data.encoding import Encoded
 from forgetless.data.sources import GeneralData, as_examples
 from forgetless.errors import ConfigError, RunError
+from forgetless.mechanisms.logits import is_supervised, supervised_logits, supervised_targets
 from forgetless.methods.base import Context, Method, refuse_conflicts
 from forgetless.train.penalties import PenaltyLog
 
@@ -31,7 +32,9 @@ class MicroBatch:
         inputs: `input_ids`, `attention_mask`, `labels`, each (batch, tokens).
         num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
         global_step: Optimizer steps that are done.
-        forward: Computes the logits of the model, (batch, tokens, vocabulary), with their graph.
+        forward: The model as it is called, wrapped for several processes or not.
+        num_micro_batches: Micro-batches of the whole optimizer step.
+        num_processes: Processes over which `num_items` counts and gradients are averaged.
     """
 
     def __init__(
@@ -41,9 +44,12 @@ class MicroBatch:
         num_items: Tensor | int | None,
         *,
         global_step: int,
-        forward: Callable[[], Tensor],
+        forward: Callable[..., Any],
+        num_micro_batches: int = 1,
+        num_processes: int = 1,
     ) -> None:
         self.model, self.inputs, self.num_items, self.global_step = model, inputs, num_items, global_step
+        self.num_micro_batches, self.num_processes = num_micro_batches, num_processes
         self._forward = forward
 
     @property
@@ -53,14 +59,45 @@ class MicroBatch:
     @cached_property
     def logits(self) -> Tensor:
         """Logits of the model that is trained, (batch, tokens, vocabulary), with their graph."""
-        return self._forward()
+        inputs = {name: value for name, value in self.inputs.items() if name != "labels"}
+        logits: Tensor = self._forward(**inputs, use_cache=False).logits
+        return logits
+
+    @cached_property
+    def supervised_logits(self) -> Tensor:
+        """Logits that predict the supervised tokens, (supervised tokens, vocabulary), with their graph."""
+        if "logits" in self.__dict__:
+            return self.logits[:, :-1][is_supervised(self.labels)]
+        return supervised_logits(self.model, self.inputs, forward=self._forward)
+
+    @property
+    def is_projected(self) -> bool:
+        """Whether a method has asked for logits, so that the loss can be made of them."""
+        return "logits" in self.__dict__ or "supervised_logits" in self.__dict__
 
     @cached_property
     def token_losses(self) -> Tensor:
         """Cross-entropy of each next token in nats, (batch, tokens - 1); 0 where nothing is learned."""
-        logits, labels = self.logits[:, :-1], self.labels[:, 1:]
-        losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
-        return losses.view_as(labels)  # ignore_index -100 gives 0
+        wanted = is_supervised(self.labels)
+        logits, targets = self.supervised_logits.float(), supervised_targets(self.labels)
+        losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+        return losses.new_zeros(wanted.shape).masked_scatter(wanted, losses)
+
+    def mean_over_tokens(self, values: Tensor) -> Tensor:
+        """Returns the part of a mean over the supervised tokens of the optimizer step that a penalty has to return.
+
+        The trainer takes the mean of a penalty over micro-batches and processes; tokens are to count alike in all.
+
+        Args:
+            values: One for each supervised token of this micro-batch, (supervised tokens,).
+
+        Returns:
+            A scalar.
+        """
+        if self.num_items is None:
+            return values.sum() / max(len(values), 1)
+        total = torch.as_tensor(self.num_items, device=values.device).clamp(min=1)
+        return values.sum() / total * self.num_micro_batches * self.num_processes
 
 
 class _Protected(Trainer):
@@ -90,15 +127,20 @@ class _Protected(Trainer):
             dict(inputs),
             num_items_in_batch,
             global_step=self.state.global_step,
-            forward=lambda: model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).logits,
+            forward=model,
+            num_micro_batches=self.current_gradient_accumulation_steps,
+            num_processes=self.accelerator.num_processes if self.args.average_tokens_across_devices else 1,
         )
         weights = _product([method.token_weights(step) for method in weighers])
+        penalty = self._penalty(step, punishers)
         loss: Any
-        if weights is None:
-            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
-        else:
+        if weights is not None:
             loss = reduce_token_losses(self, step.token_losses * weights, step.labels, step.num_items)
-        loss = loss + self._penalty(step, punishers)
+        elif step.is_projected and _own_loss(self) is None:  # a second forward pass would give the same
+            loss = reduce_token_losses(self, step.token_losses, step.labels, step.num_items)
+        else:
+            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
+        loss = loss + penalty
         return (loss, {"loss": loss, "logits": step.logits}) if return_outputs else loss
 
     def _penalty(self, step: MicroBatch, methods: Sequence[Method]) -> Tensor | float:
@@ -188,6 +230,17 @@ def reduce_token_losses(trainer: Trainer, losses: Tensor, labels: Tensor, num_it
     loss = losses.sum() / torch.as_tensor(num_items, device=losses.device).clamp(min=1)
     # The trainer counts the tokens of all processes, and their gradients are averaged.
     return loss * trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else loss
+
+
+def _own_loss(trainer: Any) -> str | None:
+    """Names what makes a trainer's loss another one than the mean cross-entropy of the tokens; None = nothing does."""
+    if trainer.compute_loss_func is not None:
+        return "compute_loss_func"
+    if trainer.label_smoother is not None:
+        return "label smoothing"
+    if getattr(trainer.args, "loss_type", "nll") != "nll":
+        return f"loss_type {trainer.args.loss_type!r}"
+    return "the router's loss" if getattr(trainer, "aux_loss_enabled", False) else None
 
 
 def _product(weights: Sequence[Tensor | None]) -> Tensor | None:
@@ -303,6 +356,9 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
     refuse_conflicts(methods, held=held)
     if trainer.is_deepspeed_enabled and any("adjust_gradients" in method.overridden for method in methods):
         raise ConfigError("DeepSpeed keeps gradients to itself: methods that change gradients need FSDP or DDP")
+    weigher = next((method.name for method in methods if "token_weights" in method.overridden), None)
+    if weigher is not None and (own := _own_loss(trainer)) is not None:
+        raise ConfigError(f"method {weigher!r} weighs token losses and knows nothing of {own}: drop one of the two")
     kind = type(trainer)
     trainer.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})
     trainer.methods = tuple(methods)  # type: ignore[attr-defined]
