@@ -95,10 +95,16 @@ class _Protected(Trainer):
         return (self.model_accepts_loss_kwargs and step.num_items is not None) or self.compute_loss_func is not None
 
     @property
+    def _is_reentrant(self) -> bool:
+        """Whether activations are recomputed in the way that only knows whole backward passes."""
+        names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")  # the name of transformers 5, and 4
+        return any((getattr(self.args, name, None) or {}).get("use_reentrant") for name in names)
+
+    @property
     def _is_measured(self) -> bool:
         """Whether the optimizer step that is under way will be logged, so that its gradients are worth measuring."""
         step, args = self.state.global_step, self.args
-        if args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        if self._is_reentrant:
             return False  # torch can't take gradients of a part of the loss through reentrant checkpoints
         if step == 0 and args.logging_first_step:
             return True
