@@ -196,9 +196,7 @@ class Watching(Method):
     paper: ClassVar[str] = "https://example.org"
 
     def penalty(self, step: Any) -> torch.Tensor:
-        is_learned = step.labels[:, 1:] != -100
-        energy = step.logits[:, :-1].float().logsumexp(-1).square()
-        return 0.1 * (energy * is_learned).sum() / is_learned.sum().clamp(min=1)
+        return 0.1 * step.mean_over_tokens(step.supervised_logits.float().logsumexp(-1).square())
 
 
 def every_hook() -> list[Method]:

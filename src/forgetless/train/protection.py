@@ -55,17 +55,18 @@ class _Protected(Trainer):
         weighers, punishers = self.users["token_weights"], self.users["penalty"]
         if not (weighers or punishers) or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        asked = {name: value for name, value in inputs.items() if name != "labels"} | {"use_cache": False}
         step = MicroBatch(
             self.accelerator.unwrap_model(model),
             dict(inputs),
             num_items_in_batch,
             global_step=self.state.global_step,
-            forward=lambda: model(**asked),
+            forward=model,
+            num_micro_batches=self.current_gradient_accumulation_steps,
+            num_processes=self.accelerator.num_processes if self.args.average_tokens_across_devices else 1,
         )
         weights = multiply_weights([method.token_weights(step) for method in weighers])
         penalty = self._penalty(step, punishers)
-        if weights is None and not step.is_forwarded:
+        if weights is None and not step.is_projected:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         else:
             answered = AnsweredModel(step, weights)
@@ -97,8 +98,12 @@ class _Protected(Trainer):
     @property
     def _is_reentrant(self) -> bool:
         """Whether activations are recomputed in the way that only knows whole backward passes."""
-        names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")  # the name of transformers 5, and 4
-        return any((getattr(self.args, name, None) or {}).get("use_reentrant") for name in names)
+        names = (
+            "activation_checkpointing_kwargs",
+            "gradient_checkpointing_kwargs",
+        )  # the name of transformers 5, and 4
+        found = [(getattr(self.args, name, None) or {}).get("use_reentrant") for name in names]
+        return bool(self.args.gradient_checkpointing) and any(found)
 
     @property
     def _is_measured(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from forgetless.data.encoding import IGNORED
 from forgetless.errors import ConfigError
+from forgetless.mechanisms.logits import is_supervised, supervised_logits, supervised_targets
 
 _ROWS = 1024  # positions whose distributions are held at once where metrics are computed
 
@@ -30,7 +30,9 @@ class MicroBatch:
             that start anew with each sequence, and may carry no mask.
         num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
         global_step: Optimizer steps that are done.
-        forward: Asks the model, with the graph; its output has `logits`, (batch, tokens, vocabulary).
+        forward: The model as it is called, wrapped for several processes or not.
+        num_micro_batches: Micro-batches of the whole optimizer step.
+        num_processes: Processes over which `num_items` counts and gradients are averaged.
     """
 
     def __init__(
@@ -40,10 +42,14 @@ class MicroBatch:
         num_items: Tensor | int | None,
         *,
         global_step: int,
-        forward: Callable[[], Any],
+        forward: Callable[..., Any],
+        num_micro_batches: int = 1,
+        num_processes: int = 1,
     ) -> None:
         self.model, self.inputs, self.num_items, self.global_step = model, inputs, num_items, global_step
-        self._forward = forward
+        self.num_micro_batches, self.num_processes = num_micro_batches, num_processes
+        self.forward = forward
+        self.outputs: Any = None  # of the model, when it was last asked
 
     @property
     def labels(self) -> Tensor:
@@ -53,32 +59,56 @@ class MicroBatch:
             )
         return self.inputs["labels"]
 
+    def _ask(self, **inputs: Any) -> Any:
+        self.outputs = self.forward(**inputs)
+        return self.outputs
+
     @cached_property
-    def outputs(self) -> Any:
-        """What the model returned, with its graph."""
-        return self._forward()
-
-    @property
-    def is_forwarded(self) -> bool:
-        """Whether a method has asked for logits."""
-        return "outputs" in self.__dict__
-
-    @property
     def logits(self) -> Tensor:
         """Logits of the model that is trained, (batch, tokens, vocabulary), with their graph."""
-        logits: Tensor = self.outputs.logits
+        inputs = {name: value for name, value in self.inputs.items() if name != "labels"}
+        logits: Tensor = self._ask(**{**inputs, "use_cache": False}).logits
         return logits[:, -self.inputs["input_ids"].shape[1] :]  # learned prompts stand before the tokens
+
+    @cached_property
+    def supervised_logits(self) -> Tensor:
+        """Logits that predict the supervised tokens, (supervised tokens, vocabulary), with their graph."""
+        if "logits" in self.__dict__:
+            return self.logits[:, :-1][is_supervised(self.labels)]
+        return supervised_logits(self.model, {**self.inputs, "labels": self.labels}, forward=self._ask)
+
+    @property
+    def is_projected(self) -> bool:
+        """Whether a method has asked for logits, so that the loss can be made of them."""
+        return "logits" in self.__dict__ or "supervised_logits" in self.__dict__
 
     @cached_property
     def token_losses(self) -> Tensor:
         """Cross-entropy of each next token in nats, (batch, tokens - 1); 0 where nothing is learned."""
-        logits, labels = self.logits[:, :-1], self.labels[:, 1:]
-        losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
-        return losses.view_as(labels)  # ignore_index -100 gives 0
+        wanted = is_supervised(self.labels)
+        logits, targets = self.supervised_logits.float(), supervised_targets(self.labels)
+        losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+        return losses.new_zeros(wanted.shape).masked_scatter(wanted, losses)
+
+    def mean_over_tokens(self, values: Tensor) -> Tensor:
+        """Returns the part of a mean over the supervised tokens of the optimizer step that a penalty has to return.
+
+        The trainer takes the mean of a penalty over micro-batches and processes; tokens are to count alike in all.
+
+        Args:
+            values: One for each supervised token of this micro-batch, (supervised tokens,).
+
+        Returns:
+            A scalar.
+        """
+        if self.num_items is None:
+            return values.sum() / max(len(values), 1)
+        total = torch.as_tensor(self.num_items, device=values.device).clamp(min=1)
+        return values.sum() / total * self.num_micro_batches * self.num_processes
 
 
 class AnsweredModel:
-    """Stands for the model inside `compute_loss`: answers at once, from what the micro-batch has computed.
+    """Stands for the model inside `compute_loss`: answers from what the micro-batch has computed.
 
     Args:
         step: The micro-batch.
@@ -87,35 +117,27 @@ class AnsweredModel:
 
     def __init__(self, step: MicroBatch, weights: Tensor | None) -> None:
         self._step = step
-        self._mark = torch.ones((), device=step.logits.device, requires_grad=True)
+        self._mark = torch.ones((), device=step.token_losses.device, requires_grad=True)
         self.losses = step.token_losses if weights is None else step.token_losses * (weights * self._mark)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._step.model, name)
+        return getattr(self._step.forward, name)
 
     def __call__(self, *, fused_lm_head: bool = False, num_items_in_batch: Any = None, **inputs: Any) -> Any:
-        if fused_lm_head:
-            return self._fused()
-        outputs = self._step.outputs
-        if "labels" not in inputs:
-            return outputs
-        num = (self._step.labels[:, 1:] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        if "labels" not in inputs:  # a loss of the trainer's own, which wants all logits
+            return self._step.forward(**inputs)
+        num = (inputs["labels"][:, 1:] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         loss = self.losses.sum() / torch.as_tensor(num, device=self.losses.device).clamp(min=1)
-        if getattr(outputs, "aux_loss", None) is not None:
-            loss = loss + _base(self._step.model).router_aux_loss_coef * outputs.aux_loss.to(loss.device)
-        return type(outputs)(**{**outputs, "loss": loss})
-
-    def _fused(self) -> SimpleNamespace:
-        """Answers as a model with TRL's fused output layer."""
-        labels = self._step.labels[:, 1:]
-        entropy, is_top1 = token_metrics(self._step.logits[:, :-1], labels)
-        return SimpleNamespace(
-            log_probs=-self.losses,
-            entropy=entropy,
-            is_top1=is_top1,
-            label_mask=labels != IGNORED,
-            aux_loss=getattr(self._step.outputs, "aux_loss", None),
-        )
+        aux_loss = getattr(self._step.outputs, "aux_loss", None)
+        if aux_loss is not None:
+            loss = loss + _base(self._step.model).router_aux_loss_coef * aux_loss.to(loss.device)
+        answer = _Answer(self._step, loss=loss, aux_loss=aux_loss)
+        if fused_lm_head:  # TRL's output layer, which keeps what its trainers log of each token
+            is_learned = is_supervised(self._step.labels)
+            metrics = token_metrics(self._step.supervised_logits, supervised_targets(self._step.labels))
+            entropy, is_top1 = (one.new_zeros(is_learned.shape).masked_scatter(is_learned, one) for one in metrics)
+            answer |= {"log_probs": -self.losses, "label_mask": is_learned, "entropy": entropy, "is_top1": is_top1}
+        return answer
 
     def refuse_unused(self, loss: Tensor) -> None:
         """Refuses a trainer whose loss isn't made of the weighed token losses; costs nothing of a backward pass.
@@ -134,26 +156,37 @@ class AnsweredModel:
             )
 
 
+class _Answer(dict[str, Any]):
+    """Outputs of a model; the logits of all positions are computed only where a trainer wants them."""
+
+    def __init__(self, step: MicroBatch, **fields: Any) -> None:
+        super().__init__(fields)
+        self._step = step
+
+    def __missing__(self, name: str) -> Any:
+        return self._step.logits if name == "logits" else getattr(self._step.outputs, name)
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
 @torch.no_grad()
-def token_metrics(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what trainers log of each predicted token; 0 where nothing is learned.
+def token_metrics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what trainers log of each predicted token.
 
     Args:
-        logits: (batch, tokens, vocabulary).
-        labels: (batch, tokens), of the same positions.
+        logits: (tokens, vocabulary).
+        targets: (tokens,).
 
     Returns:
-        Entropy of the distribution in nats, and whether the label is its most likely token; both (batch, tokens).
+        Entropy of the distribution in nats, and whether the target is its most likely token; both (tokens,).
     """
-    is_learned = labels != IGNORED
-    entropy = torch.zeros(labels.shape, device=logits.device)
-    is_top1 = torch.zeros(labels.shape, dtype=torch.bool, device=logits.device)
-    for rows in is_learned.nonzero().split(_ROWS):
-        at = tuple(rows.T)
-        log_probs = logits[at].float().log_softmax(-1)
-        entropy[at] = -(log_probs.exp() * log_probs).sum(-1)
-        is_top1[at] = log_probs.argmax(-1) == labels[at]
-    return entropy, is_top1
+    entropy, is_top1 = [], []
+    for rows, wanted in zip(logits.split(_ROWS), targets.split(_ROWS), strict=True):
+        log_probs = rows.float().log_softmax(-1)
+        entropy.append(-(log_probs.exp() * log_probs).sum(-1))
+        is_top1.append(log_probs.argmax(-1) == wanted)
+    return torch.cat(entropy), torch.cat(is_top1)
 
 
 def multiply_weights(weights: list[Tensor | None]) -> Tensor | None:
