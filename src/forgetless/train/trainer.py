@@ -65,6 +65,7 @@ def train_model(
     seed: int,
     directory: Path,
     progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[nn.Module, TrainingSummary]:
     """Trains a model that the methods have prepared, and writes `train.jsonl` and checkpoints as it goes.
 
@@ -80,6 +81,7 @@ def train_model(
         seed: Of data order and dropout.
         directory: The run directory.
         progress: Called with (steps done, steps in all).
+        callbacks: Further callbacks of the trainer.
 
     Returns:
         The trained model and what it took.
@@ -101,7 +103,7 @@ def train_model(
         args=arguments,
         train_dataset=dataset,
         processing_class=tokenizer,
-        callbacks=[watcher],
+        callbacks=[watcher, *callbacks],
     )
     attach(trainer, methods)
     _drop_printers(trainer)
