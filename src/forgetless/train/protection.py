@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ class _Protected(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss: Tensor = super().training_step(*args, **kwargs)
-        if self.accelerator.sync_gradients and (self.users["adjust_gradients"] or self.penalties.has_gradients):
+        has_penalties = self._is_measured and self.users["penalty"]  # alike in all processes
+        if self.accelerator.sync_gradients and (self.users["adjust_gradients"] or has_penalties):
             self._adjust_gradients(self.users["adjust_gradients"])
         return loss
 
@@ -134,7 +136,7 @@ class _Protected(Trainer):
             torch._foreach_div_(gradients, scale)
         log, is_measured = self.penalties, self._is_measured
         if is_measured:
-            log.start(model)
+            log.start(model, is_changed=bool(methods))
         for method in methods:
             value = method.adjust_gradients(model)
             if value is not None:
@@ -310,12 +312,26 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
     protected.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})
     protected.methods = tuple(methods)
     protected.users = {hook: [method for method in methods if hook in method.overridden] for hook in HOOKS}
-    protected.penalties = PenaltyLog()
+    protected.penalties = _penalty_log(trainer, protected.users)
     protected.optimizer_is_prepared = False
     protected.weights_are_used = False
     protected.finished_by = None
     trainer.add_callback(_Hooks(trainer, protected.users["after_step"]))
     return trainer
+
+
+def _penalty_log(trainer: Trainer, users: Mapping[str, Sequence[Method]]) -> PenaltyLog:
+    """Makes the log of penalties, which averages over processes where there are several."""
+    if trainer.accelerator.num_processes == 1:
+        return PenaltyLog()
+    graphs = [method.name for method in users["penalty"]]
+    names = [*graphs, *(method.name for method in users["adjust_gradients"])]
+    # Sharded gradients are sums over processes already.
+    return PenaltyLog(
+        names,
+        () if trainer.is_fsdp_enabled else graphs,
+        average=partial(trainer.accelerator.reduce, reduction="mean"),
+    )
 
 
 def refuse_divergence(loss: float, step: int) -> None:
