@@ -42,7 +42,7 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(seed)
         try:
-            adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+            adapted: nn.Module = get_peft_model(model, config)
         except ValueError as error:
             raise ConfigError(f"method {method!r}, option 'target_modules': {error}") from None
     assert_base_frozen(adapted)

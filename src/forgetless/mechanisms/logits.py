@@ -17,22 +17,19 @@ def is_supervised(labels: Tensor) -> Tensor:
     return labels[:, 1:] != IGNORED
 
 
-def supervised_logits(
-    model: Any, inputs: Mapping[str, Any], *, forward: Callable[..., Any] | None = None, **options: Any
-) -> Tensor:
+def supervised_logits(model: Any, inputs: Mapping[str, Any], *, forward: Callable[..., Any] | None = None) -> Tensor:
     """Computes the logits that predict the supervised tokens, and no others where the model can leave them out.
 
     Args:
         model: A transformers model or a `PeftModel`.
         inputs: `input_ids` and `labels`, each (batch, tokens), and what else the model takes.
         forward: What is called instead of the model: the same one, wrapped for several processes.
-        options: Further arguments of the model.
 
     Returns:
         Logits with their graph, (supervised tokens, vocabulary), row by row.
     """
     wanted = is_supervised(inputs["labels"])
-    arguments = {name: value for name, value in inputs.items() if name != "labels"} | {"use_cache": False} | options
+    arguments = {name: value for name, value in inputs.items() if name != "labels"} | {"use_cache": False}
     call = forward or model
     if not keeps_logits(model):
         # Learned prompts stand before the tokens.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,6 +281,7 @@ def _record(logits: Tensor, targets: Tensor, top_k: int) -> Record:
 
 def _write(path: Path, tensors: Record) -> None:
     """Writes a file whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -288,6 +289,10 @@ def _write(path: Path, tensors: Record) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(f"what the base says cannot be kept in {path.parent} ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:  # a full disk shows as either
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(
+            f"what the base says cannot be kept in {path.parent} ({reason}): free some space there"
+        ) from error

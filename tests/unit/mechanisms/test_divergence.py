@@ -44,7 +44,7 @@ def test_raising_the_target_alone_costs_nothing_once_it_is_left_out() -> None:
     tuned = base.clone()
     tuned[torch.arange(40), targets] += 2.0
     for kept in (whole_distributions(base), top_distributions(base, targets, 8)):
-        assert divergence(kept, tuned).min() > 1e-3
+        assert divergence(kept, tuned).mean() > 0.01
         assert divergence(kept, tuned, left_out=targets).abs().max() < 1e-5
 
 

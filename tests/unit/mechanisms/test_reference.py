@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import build_model, build_tokenizer
+from conftest import build_model
 from forgetless.data.encoding import Encoded
 from forgetless.errors import ConfigError, RunError
 from forgetless.mechanisms import reference as module
@@ -74,7 +73,7 @@ def test_the_tops_are_a_bound_of_the_divergence_over_the_whole_vocabulary(direct
         tuned = supervised_logits(disturbed(model), batch())
     bound = divergence(kept.distributions(model, batch()), tuned)
     assert (bound <= divergence(exact, tuned) + 1e-6).all()
-    assert bound.mean() > 0.01
+    assert bound.mean() > 0.001
 
 
 def test_what_is_on_disk_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +196,6 @@ def test_asking_the_base_leaves_the_model_as_it_was() -> None:
     assert before == ([(p.requires_grad) for p in model.parameters()], [m.training for m in model.modules()])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="permissions mean something else there")
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "reference").write_text("a file where the directory should be")
     with pytest.raises(RunError, match="cannot be kept in"):
