@@ -282,6 +282,8 @@ def _prepare_context(job: Job, loaded: LoadedModel, directory: RunDirectory, rep
     # What is kept outlives the run, unless nothing is to be: then a run that was stopped still finds its own.
     kept = None if settings.cache else directory.methods
     writer = open_writer(loaded, reporter=reporter, directory=kept, batch_size=settings.batch_size)
+    if job.methods:
+        _ = writer.key  # read now: an adapter that a method puts in place later would give another one at every seed
     return replace(
         job.context(),
         tokenizer=loaded.tokenizer,

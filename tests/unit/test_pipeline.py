@@ -13,6 +13,7 @@ import pytest
 from forgetless import pipeline, rundir, scoring
 from forgetless.errors import ConfigError, ModelError, RunError
 from forgetless.evaluate import runner
+from forgetless.evaluate.local import model_key
 from forgetless.evaluate.runner import EvaluationOptions
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
@@ -205,8 +206,11 @@ def test_the_base_writes_for_methods_and_what_it_wrote_is_kept(
 
 
 def test_methods_know_what_they_must_not_train_on(config: dict[str, Any], tmp_path: Path) -> None:
-    directory, job = pipeline.start(config, out=tmp_path / "out")
+    directory, job = pipeline.start(config | {"methods": ["lora"]}, out=tmp_path / "out")
     loaded = load_model(config["model"], device="cpu")
     context = pipeline._prepare_context(job, loaded, directory, Silent())
     assert "Say 3" in context.held_out
     assert job.test[0].answer_text in context.held_out
+    assert context.writer is not None
+    LoRA(rank=2).prepare_model(loaded.model, Context())
+    assert context.writer.key == model_key(load_model(config["model"], device="cpu"))
