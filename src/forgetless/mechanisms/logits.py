@@ -32,7 +32,8 @@ def supervised_logits(model: Any, inputs: Mapping[str, Any], *, forward: Callabl
     arguments = {name: value for name, value in inputs.items() if name != "labels"} | {"use_cache": False}
     call = forward or model
     if not keeps_logits(model):
-        return call(**arguments).logits[:, :-1][wanted]  # type: ignore[no-any-return]
+        # Learned prompts stand before the tokens.
+        return call(**arguments).logits[:, -inputs["labels"].shape[1] :][:, :-1][wanted]  # type: ignore[no-any-return]
     # Positions that any row needs: every model that leaves logits out takes them in this form.
     columns = wanted.any(0).nonzero().flatten()
     logits: Tensor = call(**arguments, logits_to_keep=columns).logits
@@ -46,5 +47,7 @@ def supervised_targets(labels: Tensor) -> Tensor:
 
 def keeps_logits(model: Any) -> bool:
     """Whether a model can be asked for the logits of some positions only."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        return False  # what is asked for would be counted from the learned prompt on
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
