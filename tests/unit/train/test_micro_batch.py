@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from conftest import build_model
-from forgetless.errors import ConfigError
 from forgetless.mechanisms.batches import pad_batch
-from forgetless.methods.talr import TALR
-from forgetless.train.protection import MicroBatch, attach
+from forgetless.train.weighting import MicroBatch
 from training import mixture
 
 
@@ -56,15 +53,3 @@ def test_a_mean_over_tokens_is_that_of_the_optimizer_step() -> None:
     part = micro_batch(model, 12, num_micro_batches=2, num_processes=2).mean_over_tokens(values)
     assert float(part) == pytest.approx(6 / 12 * 4)
     assert float(micro_batch(model).mean_over_tokens(values[:0])) == 0.0
-
-
-def test_weights_of_a_loss_that_is_another_one_are_refused(tmp_path: Path) -> None:
-    from transformers import Trainer, TrainingArguments
-
-    arguments = TrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=0.1, use_cpu=True, report_to="none")
-    model: Any = build_model()
-    with pytest.raises(ConfigError, match="'talr' weighs token losses and knows nothing of label smoothing"):
-        attach(Trainer(model=model, args=arguments), [TALR()])
-    plain: Any = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-    with pytest.raises(ConfigError, match="compute_loss_func"):
-        attach(Trainer(model=model, args=plain, compute_loss_func=lambda *args: 0), [TALR()])
