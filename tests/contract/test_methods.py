@@ -19,9 +19,13 @@ NAMES = list(METHODS)
 # fine-tuning does, so it has none; what holds for it instead is tested in tests/unit/methods.
 NEUTRAL: dict[str, dict[str, Any]] = {
     "eaft": {"exponent": 0.0},
+    "ewc": {"strength": 0.0},
     "flow": {"strength": 0.0},
     "kl": {"strength": 0.0},
+    "l2_sp": {"strength": 0.0},
+    "mas": {"strength": 0.0},
     "replay": {"share": 0.0},
+    "rewrite": {"share": 0.0},
     "stm": {"threshold": None},
     "talr": {"strength": 0.0},
 }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @method_options
 class TALR(Method):
-    """Weighs each token by w_t = max(p_t^(1 / tau), floor), p_t the model's probability of it (Lin et al. 2025).
+    """Weighs each token by w_t = max(p_t^(1 / tau), floor), p_t the model's probability of it.
 
     tau is the median token loss of the micro-batch, in nats; p_t is the model's as it is being trained, detached. At
     the median loss the weight is 1 / e, whatever the data.
