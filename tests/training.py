@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from forgetless.config import TrainingConfig
 from forgetless.data.encoding import Encoded, encode_examples
 from forgetless.data.examples import Example, Message
 from forgetless.methods.base import Context, Method
+from writers import stub_writer
 
 GENERAL = [Example(text=f"Fact {number}: water is wet.", origin="general") for number in range(8)]
 DOMAIN = [
@@ -21,7 +23,9 @@ DOMAIN = [
 
 
 def context() -> Context:
-    return Context(seed=0, general=GENERAL, tokenizer=build_tokenizer(), max_tokens=64)
+    return Context(
+        seed=0, general=GENERAL, tokenizer=build_tokenizer(), max_tokens=64, writer=stub_writer(), can_write=True
+    )
 
 
 def mixture(methods: Sequence[Method]) -> list[Encoded]:
@@ -37,8 +41,9 @@ def fit(methods: Sequence[Method], directory: Path, **settings: Any) -> dict[str
 
     config = TrainingConfig(**{"batch_size": 4, "max_steps": 4, "warmup_ratio": 0.0, "logging_steps": 1, **settings})
     model: Any = build_model()
+    job = replace(context(), sequences=mixture(methods))
     for method in methods:
-        model = method.prepare_model(model, context())
+        model = method.prepare_model(model, job)
     trained, _ = train_model(
         model,
         build_tokenizer(),

@@ -25,6 +25,7 @@ from forgetless.data.encoding import IGNORED, Encoded
 from forgetless.errors import RunError
 from forgetless.models import quiet_transformers
 from forgetless.train.protection import attach, reduce_token_losses, refuse_divergence
+from forgetless.train.weighting import AnsweredModel
 
 if TYPE_CHECKING:
     from forgetless.config import TrainingConfig
@@ -64,6 +65,7 @@ def train_model(
     seed: int,
     directory: Path,
     progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[nn.Module, TrainingSummary]:
     """Trains a model that the methods have prepared, and writes `train.jsonl` and checkpoints as it goes.
 
@@ -79,6 +81,7 @@ def train_model(
         seed: Of data order and dropout.
         directory: The run directory.
         progress: Called with (steps done, steps in all).
+        callbacks: Further callbacks of the trainer.
 
     Returns:
         The trained model and what it took.
@@ -100,7 +103,7 @@ def train_model(
         args=arguments,
         train_dataset=dataset,
         processing_class=tokenizer,
-        callbacks=[watcher],
+        callbacks=[watcher, *callbacks],
     )
     attach(trainer, methods)
     _drop_printers(trainer)
@@ -179,6 +182,8 @@ class AnswerTrainer(SFTTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = inputs["labels"]
+        if isinstance(model, AnsweredModel) and not return_outputs:
+            return reduce_token_losses(self, model.losses, labels, num_items_in_batch)
         if return_outputs or labels.device.type != "cpu" or not _keeps_logits(self.model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         is_learned = (labels != IGNORED).any(0)
