@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from forgetless.data.sources import read_examples
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
+    from forgetless.mechanisms.adapters import assert_base_frozen
     from forgetless.methods.base import Method
-    from forgetless.methods.lora import LoRA, assert_base_frozen
+    from forgetless.methods.lora import LoRA
     from forgetless.methods.replay import Replay
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
@@ -38,8 +39,9 @@ _HOMES = {
     "forgetless.data.sources": ["read_examples"],
     "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
     "forgetless.evaluate.runner": ["evaluate"],
+    "forgetless.mechanisms.adapters": ["assert_base_frozen"],
     "forgetless.methods.base": ["Method"],
-    "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
+    "forgetless.methods.lora": ["LoRA"],
     "forgetless.methods.replay": ["Replay"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
