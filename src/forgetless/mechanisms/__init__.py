@@ -1,1 +1,1 @@
-"""What several methods share: adapters, kept data, batches, penalties."""
+"""What several methods share, so that methods need not know one another."""
