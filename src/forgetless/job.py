@@ -127,6 +127,8 @@ def _learning_rate(config: Config, methods: Sequence[Method]) -> float:
     """Returns the learning rate of the config, or the default for the kind of tuning."""
     if config.training.learning_rate is not None:
         return config.training.learning_rate
+    if rates := [method.learning_rate for method in methods if method.learning_rate is not None]:
+        return min(rates)
     return ADAPTER_RATE if any("the adapter" in method.claims for method in methods) else FULL_RATE
 
 

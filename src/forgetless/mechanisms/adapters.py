@@ -32,7 +32,8 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         A `peft.PeftModel` around the model, in which only the adapter is trained.
 
     Raises:
-        ConfigError: The model has an adapter already, or none of the target modules.
+        ConfigError: The model has an adapter already, or PEFT can't put this one on it: it lacks the target modules,
+            say.
     """
     import torch
     from peft import PeftModel, get_peft_model
@@ -44,9 +45,15 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         try:
             adapted: nn.Module = get_peft_model(model, config)
         except ValueError as error:
-            raise ConfigError(f"method {method!r}, option 'target_modules': {error}") from None
+            raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
     assert_base_frozen(adapted)
     return adapted
+
+
+def refuse_quantised(model: Any, method: str) -> None:
+    """Raises `ConfigError` where a method that takes weight matrices apart is given quantised ones."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ConfigError(f"method {method!r} takes weights apart and these are quantised: use lora, or full weights")
 
 
 def is_base_behind_adapter(model: Any) -> bool:

@@ -9,6 +9,7 @@ METHODS: Registry[type[Method]] = Registry(
     "method",
     {
         "lora": "forgetless.methods.lora:LoRA",
+        "osf": "forgetless.methods.osf:OSF",
         "replay": "forgetless.methods.replay:Replay",
     },
 )
