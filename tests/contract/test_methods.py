@@ -18,7 +18,7 @@ NAMES = list(METHODS)
 # The options at which a method is plain fine-tuning, step for step. An adapter trains other parameters than plain
 # fine-tuning does, so it has none; what holds for it instead is tested in tests/unit/methods.
 NEUTRAL: dict[str, dict[str, Any]] = {"replay": {"share": 0.0}}
-WITHOUT_NEUTRAL = {"lora", "osf"}
+WITHOUT_NEUTRAL = {"corda", "lora", "null_space", "osf"}
 
 
 def build(name: str) -> Method:

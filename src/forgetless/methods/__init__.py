@@ -8,7 +8,9 @@ from forgetless.registry import Registry
 METHODS: Registry[type[Method]] = Registry(
     "method",
     {
+        "corda": "forgetless.methods.corda:CorDA",
         "lora": "forgetless.methods.lora:LoRA",
+        "null_space": "forgetless.methods.null_space:NullSpace",
         "osf": "forgetless.methods.osf:OSF",
         "replay": "forgetless.methods.replay:Replay",
     },
