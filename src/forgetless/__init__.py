@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
     from forgetless.mechanisms.adapters import assert_base_frozen
+    from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
     from forgetless.methods.base import Method
+    from forgetless.methods.ewc import EWC
+    from forgetless.methods.l2_sp import L2SP
     from forgetless.methods.lora import LoRA
+    from forgetless.methods.mas import MAS
     from forgetless.methods.replay import Replay
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
@@ -40,8 +44,12 @@ _HOMES = {
     "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
     "forgetless.evaluate.runner": ["evaluate"],
     "forgetless.mechanisms.adapters": ["assert_base_frozen"],
+    "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.base": ["Method"],
+    "forgetless.methods.ewc": ["EWC"],
+    "forgetless.methods.l2_sp": ["L2SP"],
     "forgetless.methods.lora": ["LoRA"],
+    "forgetless.methods.mas": ["MAS"],
     "forgetless.methods.replay": ["Replay"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
@@ -50,6 +58,9 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "EWC",
+    "L2SP",
+    "MAS",
     "CheckResult",
     "Comparison",
     "Config",
@@ -72,12 +83,15 @@ __all__ = [
     "Verdict",
     "assert_base_frozen",
     "compare",
+    "estimate_fisher",
     "evaluate",
+    "load_fisher",
     "protect",
     "read_examples",
     "replay_mixture",
     "run",
     "run_checklist",
+    "save_fisher",
     "train",
 ]
 

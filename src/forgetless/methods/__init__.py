@@ -9,10 +9,18 @@ METHODS: Registry[type[Method]] = Registry(
     "method",
     {
         "corda": "forgetless.methods.corda:CorDA",
+        "eaft": "forgetless.methods.eaft:EAFT",
+        "ewc": "forgetless.methods.ewc:EWC",
+        "flow": "forgetless.methods.flow:FLOW",
+        "kl": "forgetless.methods.kl:KLToBase",
+        "l2_sp": "forgetless.methods.l2_sp:L2SP",
         "lora": "forgetless.methods.lora:LoRA",
+        "mas": "forgetless.methods.mas:MAS",
         "null_space": "forgetless.methods.null_space:NullSpace",
         "osf": "forgetless.methods.osf:OSF",
         "replay": "forgetless.methods.replay:Replay",
+        "stm": "forgetless.methods.stm:STM",
+        "talr": "forgetless.methods.talr:TALR",
     },
 )
 
