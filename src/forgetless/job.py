@@ -73,6 +73,11 @@ class Job:
         )
 
     @property
+    def load_options(self) -> dict[str, Any]:
+        """What the methods want of loading the model that is trained; the base is scored as the config has it."""
+        return {key: value for method in self.methods for key, value in method.load_options().items()}
+
+    @property
     def identity(self) -> str:
         """Fingerprint of config and data: two runs of the same identity do the same."""
         content = [self.config.model_dump(mode="json"), self.fingerprints()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,3 +187,36 @@ def test_a_loss_that_cannot_be_asked_about_is_judged_by_its_answers(
     assert pipeline._known_attributions(directory) == explained.attributions
     again = pipeline._explain_stage(job, directory, comparison, reporter, earlier=explained.attributions)
     assert (again, len(notes)) == (explained, 1)
+
+
+def test_the_base_is_scored_as_it_is_and_trained_as_the_methods_want_it_loaded(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forgetless import models
+
+    loads: list[tuple[str, dict[str, Any]]] = []
+
+    def load(name: str, *, trained: bool = False, **options: Any) -> Any:
+        loads.append((Path(name).name, {"trained": trained}))
+        return load_model(name, **options)
+
+    def prepare(self: LoRA, model: Any, context: Any) -> Any:
+        warnings.warn("too little of it", UserWarning, stacklevel=1)
+        return original(self, model, context)
+
+    original = LoRA.prepare_model
+    monkeypatch.setattr(LoRA, "prepare_model", prepare)
+    monkeypatch.setattr(LoRA, "load_options", lambda self: {"trained": True})
+    monkeypatch.setattr(models, "load_model", load)
+    notes: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "note", notes.append)
+    pipeline.run(config | {"methods": ["lora"]}, out=tmp_path / "out", reporter=reporter)
+    assert loads[:3] == [
+        ("tiny", {"trained": False}),
+        ("tiny", {"trained": True}),
+        ("model", {"trained": True}),
+    ]
+    assert notes.count("too little of it") == 1
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["stages"]["train"]["warnings"] == ["too little of it"]

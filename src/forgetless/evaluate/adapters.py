@@ -40,7 +40,11 @@ def base_of_adapter(tuned: TextModel, base: str) -> Iterator[TextModel | None]:
 
 def _is_on(model: Any, base: str) -> bool:
     from forgetless.models import EMBEDDED_ALIAS, is_embedded, resolve_model
+    from forgetless.quantised import quantisation
 
+    is_quantised = getattr(model, "hf_quantizer", None) is not None
+    if is_quantised and (is_embedded(base) or quantisation(Path(resolve_model(base))) is None):
+        return False  # quantised as it was loaded: that is another model than the base on disk
     named = str(next(iter(model.peft_config.values())).base_model_name_or_path)
     if is_embedded(base):
         return Path(named).name == EMBEDDED_ALIAS

@@ -18,6 +18,7 @@ METHODS: Registry[type[Method]] = Registry(
         "mas": "forgetless.methods.mas:MAS",
         "null_space": "forgetless.methods.null_space:NullSpace",
         "osf": "forgetless.methods.osf:OSF",
+        "qlora": "forgetless.methods.lora:QLoRA",
         "replay": "forgetless.methods.replay:Replay",
         "stm": "forgetless.methods.stm:STM",
         "talr": "forgetless.methods.talr:TALR",

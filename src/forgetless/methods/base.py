@@ -127,6 +127,10 @@ class Method:
     def check(self, context: Context) -> None:
         """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""
 
+    def load_options(self) -> dict[str, Any]:
+        """Returns further arguments of `load_model` for the model that is trained, and judged when it is."""
+        return {}
+
     def prepare_data(self, mixture: Sequence[Example], context: Context) -> Sequence[Example]:
         """Returns the mixture to train on."""
         return mixture

@@ -1,4 +1,4 @@
-"""LoRA and its variants, through PEFT: the base stays frozen, a low-rank update is learned beside it."""
+"""LoRA, its variants and QLoRA, through PEFT: the base stays frozen, a low-rank update is learned beside it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import add_adapter
 from forgetless.methods.base import Context, Method, method_options
+from forgetless.quantised import lacks_four_bits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,3 +71,46 @@ class LoRA(Method):
         from peft import LoraConfig
 
         return add_adapter(model, LoraConfig(**self.peft_options()), method=self.name, seed=context.seed)
+
+
+@method_options
+class QLoRA(LoRA):
+    """LoRA on a base that is held in 4 bits (NF4, scales quantised too) while it is trained and judged.
+
+    What is forgotten has two parts, that of quantising and that of training; the base is scored with its full weights,
+    so that both count.
+
+    Departs from the paper: no paged optimizer.
+    """
+
+    name: ClassVar[str] = "qlora"
+    title: ClassVar[str] = "QLoRA: LoRA on a 4-bit base"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2305.14314"
+    needs: ClassVar[str] = "the package bitsandbytes"
+    cost: ClassVar[str] = "about a quarter of the memory of a 16-bit base; slower steps, which unpack the weights"
+
+    def check(self, context: Context) -> None:
+        if lacking := lacks_four_bits():
+            raise ConfigError(f"method 'qlora': {lacking}")
+
+    def load_options(self) -> dict[str, Any]:
+        return {"in_four_bits": True}
+
+    def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
+        """Adds the adapter, and asks that the base be in 4 bits.
+
+        Args:
+            model: A model whose weights were quantised as it was loaded.
+            context: The job; its seed is used.
+
+        Returns:
+            A `peft.PeftModel` around the model, in which only the adapter is trained.
+
+        Raises:
+            ConfigError: The base isn't in 4 bits, or what LoRA raises.
+        """
+        if not getattr(model, "is_loaded_in_4bit", False):
+            raise ConfigError(
+                "method 'qlora' needs a model that is loaded in 4 bits: load_model(..., in_four_bits=True), or use lora"
+            )
+        return super().prepare_model(model, context)

@@ -64,3 +64,12 @@ def _adapt(model: Any, config: Any) -> Any:
 def _loaded(directory: Path) -> tuple[Any, Any]:
     loaded = load_model(str(directory), device="cpu")
     return loaded.model, loaded.tokenizer
+
+
+def test_an_adapter_on_a_base_that_was_quantised_in_memory_has_not_the_base_behind_it(
+    tiny_directory: Path, tmp_path: Path
+) -> None:
+    tuned: Any = open_model(str(save_adapter(tiny_directory, tmp_path / "adapter")), device="cpu")
+    tuned.model.get_base_model().hf_quantizer = object()
+    with base_of_adapter(tuned, str(tiny_directory)) as base:
+        assert base is None

@@ -143,7 +143,7 @@ def test_a_scale_changes_the_factors_and_not_the_component() -> None:
         a, b = layer.lora_A["default"].weight[:4], layer.lora_B["default"].weight[:, :4]
         assert layer.scaling["default"] == alpha / 4
         products.append(layer.scaling["default"] * b @ a)
-    assert torch.allclose(*products, atol=1e-6)
+    assert torch.allclose(products[0], products[1], atol=1e-6)
 
 
 def test_a_frozen_half_of_another_machine_is_taken_back() -> None:

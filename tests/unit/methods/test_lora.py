@@ -10,7 +10,7 @@ import torch
 from conftest import build_model
 from forgetless.errors import ConfigError
 from forgetless.methods.base import Context
-from forgetless.methods.lora import LoRA
+from forgetless.methods.lora import LoRA, QLoRA
 
 
 def adapt(method: LoRA, *, seed: int = 0) -> Any:
@@ -61,3 +61,17 @@ def test_a_model_with_an_adapter_is_refused() -> None:
 def test_target_modules_that_are_not_there_are_named() -> None:
     with pytest.raises(ConfigError, match="c_attn"):
         adapt(LoRA(target_modules=["c_attn"]))
+
+
+def test_qlora_is_refused_where_four_bits_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forgetless.quantised.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"'qlora'.* pip install bitsandbytes"):
+        QLoRA().check(Context())
+    monkeypatch.setattr("forgetless.quantised.find_spec", lambda name: object())
+    QLoRA().check(Context())
+
+
+def test_qlora_wants_the_base_in_four_bits() -> None:
+    assert QLoRA().load_options() == {"in_four_bits": True}
+    with pytest.raises(ConfigError, match="loaded in 4 bits"):
+        adapt(QLoRA())

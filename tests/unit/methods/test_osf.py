@@ -61,18 +61,18 @@ def leak(model: Any, frozen_share: float = 0.5) -> float:
     from peft.tuners.osf.layer import OSFLayer
 
     outside, whole = 0.0, 0.0
-    for layer in model.modules():
-        if isinstance(layer, OSFLayer):
-            weight = layer.get_base_layer().weight.double()
-            change = layer.get_delta_weight("default").detach().double()
-            left, _, right = torch.linalg.svd(weight, full_matrices=False)
-            num = int(min(weight.shape) * frozen_share)
-            left, right = left[:, :num], right[:num]
-            kept = change - left @ (left.T @ change)
-            kept = kept - (kept @ right.T) @ right
-            outside += float((change - kept).square().sum())
-            whole += float(change.square().sum())
-    return (outside / whole) ** 0.5
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, OSFLayer)]
+    for layer in layers:
+        weight = layer.get_base_layer().weight.double()
+        change = layer.get_delta_weight("default").detach().double()
+        left, _, right = torch.linalg.svd(weight, full_matrices=False)
+        num = int(min(weight.shape) * frozen_share)
+        left, right = left[:, :num], right[:num]
+        kept = change - left @ (left.T @ change)
+        kept = kept - (kept @ right.T) @ right
+        outside += float((change - kept).square().sum())
+        whole += float(change.square().sum())
+    return float((outside / whole) ** 0.5)
 
 
 def test_projected_gradients_leak_under_adam_and_projected_weights_do_not(tmp_path: Path) -> None:
