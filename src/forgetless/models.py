@@ -287,9 +287,9 @@ def load_model(
     except Exception as error:  # a damaged model can make the libraries raise anything
         raise ModelError(f"model {name!r} cannot be loaded: {_reason(source, error)}") from error
     _refuse_foreign_tokenizer(model, tokenizer, name)
-    notes = (_DEQUANTISED.format(name=name),) if is_gguf(source) else ()
-    notes += (_QUANTISED.format(name=name),) if in_four_bits else ()
-    return LoadedModel(model, tokenizer, name, source, notes)
+    notes = [_DEQUANTISED.format(name=name)] if is_gguf(source) else []
+    notes += [_QUANTISED.format(name=name)] if in_four_bits else []
+    return LoadedModel(model, tokenizer, name, source, tuple(notes))
 
 
 _QUANTISED = (

@@ -34,7 +34,7 @@ class CorDA(Method):
     name: ClassVar[str] = "corda"
     title: ClassVar[str] = "CorDA: context-oriented decomposition adaptation, knowledge-preserved"
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.05223"
-    needs: ClassVar[str] = "data to keep: general examples, or what the base writes itself"
+    needs: ClassVar[str] = "data to keep (general, or self-generated)"
     cost: ClassVar[str] = "one pass over the data to keep and an SVD per matrix; then LoRA of twice the rank"
     claims: ClassVar[frozenset[str]] = frozenset({"the adapter"})
 

@@ -32,7 +32,7 @@ class NullSpace(Method):
     name: ClassVar[str] = "null_space"
     title: ClassVar[str] = "Null-space LoRA with a frozen down-projection (after LoRA-Null)"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.02659"
-    needs: ClassVar[str] = "data to keep: general examples, or what the base writes itself"
+    needs: ClassVar[str] = "data to keep (general, or self-generated)"
     cost: ClassVar[str] = (
         "one pass over the data to keep and an eigendecomposition per input; then less than LoRA: only B is trained"
     )
