@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from forgetless import pipeline, rundir, scoring
 from forgetless.errors import ConfigError, ModelError, RunError
 from forgetless.evaluate import runner
+from forgetless.evaluate.local import model_key
 from forgetless.evaluate.runner import EvaluationOptions
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
@@ -200,23 +200,38 @@ def test_the_base_is_scored_as_it_is_and_trained_as_the_methods_want_it_loaded(
         loads.append((Path(name).name, {"trained": trained}))
         return load_model(name, **options)
 
-    def prepare(self: LoRA, model: Any, context: Any) -> Any:
-        warnings.warn("too little of it", UserWarning, stacklevel=1)
-        return original(self, model, context)
-
-    original = LoRA.prepare_model
-    monkeypatch.setattr(LoRA, "prepare_model", prepare)
     monkeypatch.setattr(LoRA, "load_options", lambda self: {"trained": True})
     monkeypatch.setattr(models, "load_model", load)
-    notes: list[str] = []
-    reporter = Silent()
-    monkeypatch.setattr(reporter, "note", notes.append)
-    pipeline.run(config | {"methods": ["lora"]}, out=tmp_path / "out", reporter=reporter)
+    pipeline.run(config | {"methods": ["lora"]}, out=tmp_path / "out")
     assert loads[:3] == [
         ("tiny", {"trained": False}),
         ("tiny", {"trained": True}),
         ("model", {"trained": True}),
     ]
-    assert notes.count("too little of it") == 1
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["stages"]["train"]["warnings"] == ["too little of it"]
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_the_base_writes_for_methods_and_what_it_wrote_is_kept(
+    config: dict[str, Any], cache: Path, tmp_path: Path, is_cached: bool
+) -> None:
+    config["methods"] = [{"rewrite": {"max_tokens": 4}}]
+    config["evaluation"]["cache"] = is_cached
+    out = tmp_path / "out"
+    pipeline.train(config, out=out)
+    stages = json.loads((out / "manifest.json").read_text())["stages"]
+    (note,) = stages["data"]["notes"]
+    assert note.startswith("rewrite: 0 of 22 targets are in the base's own words, 22 were asked for (kept as they were")
+    assert stages["train"]["notes"] == []
+    (kept,) = (cache / "texts" if is_cached else out / "methods").glob("*.texts.jsonl")
+    assert len(kept.read_text().splitlines()) == 22
+
+
+def test_methods_know_what_they_must_not_train_on(config: dict[str, Any], tmp_path: Path) -> None:
+    directory, job = pipeline.start(config | {"methods": ["lora"]}, out=tmp_path / "out")
+    loaded = load_model(config["model"], device="cpu")
+    context = pipeline._prepare_context(job, loaded, directory, Silent())
+    assert "Say 3" in context.held_out
+    assert job.test[0].answer_text in context.held_out
+    assert context.writer is not None
+    LoRA(rank=2).prepare_model(loaded.model, Context())
+    assert context.writer.key == model_key(load_model(config["model"], device="cpu"))

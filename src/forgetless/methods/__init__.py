@@ -20,6 +20,7 @@ METHODS: Registry[type[Method]] = Registry(
         "osf": "forgetless.methods.osf:OSF",
         "qlora": "forgetless.methods.lora:QLoRA",
         "replay": "forgetless.methods.replay:Replay",
+        "rewrite": "forgetless.methods.rewrite:Rewrite",
         "stm": "forgetless.methods.stm:STM",
         "talr": "forgetless.methods.talr:TALR",
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -79,20 +78,18 @@ class NullSpace(Method):
         layers = lora_layers(adapted)
         moments = gather_moments(adapted, layers, sequences, is_normalised=True)
         self.retained_energy_ = _freeze_into_null_space(layers, moments)
-        self._warn(layers, moments)
+        self._warn(layers, moments, context)
         return adapted
 
-    def _warn(self, layers: dict[str, Any], moments: InputMoments) -> None:
+    def _warn(self, layers: dict[str, Any], moments: InputMoments, context: Context) -> None:
         """Says so where fewer tokens were seen than a layer has inputs: "null" is then only "not seen"."""
         name = max(layers, key=lambda name: layers[name].in_features)
         width, num_tokens = layers[name].in_features, moments.num_tokens(name)
         if num_tokens < width:
-            warnings.warn(
+            context.notes.append(
                 f"method 'null_space' saw {num_tokens} tokens of data to keep, and {name.rpartition('.')[2]} has "
                 f"{width} inputs: what looks unused there is only unseen; give it more data to keep (general examples, "
-                "num_sequences)",
-                UserWarning,
-                stacklevel=2,
+                "num_sequences)"
             )
 
 

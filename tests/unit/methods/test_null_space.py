@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +19,9 @@ from training import GENERAL, context
 IDS = torch.arange(20)[None]
 
 
-def adapt(method: NullSpace, examples: Any = GENERAL) -> Any:
+def adapt(method: NullSpace, examples: Any = GENERAL, notes: list[str] | None = None) -> Any:
     model: Any = build_model()
-    return method.prepare_model(model, replace(context(), general=examples))
+    return method.prepare_model(model, replace(context(), general=examples, notes=[] if notes is None else notes))
 
 
 def fill(model: Any) -> None:
@@ -54,7 +53,6 @@ def test_only_b_is_trained_and_a_is_orthonormal() -> None:
         assert torch.allclose(weight @ weight.T, torch.eye(4), atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:method 'null_space' saw")
 def test_what_was_kept_does_not_pass_whatever_b_becomes() -> None:
     # Fewer tokens than inputs: there is a null space, and nothing of these tokens may pass it.
     examples = [Example(text="Water is wet.")]
@@ -90,11 +88,13 @@ def test_the_energy_that_passes_is_that_of_the_activations() -> None:
 
 
 def test_too_little_data_is_said_and_enough_is_not() -> None:
-    with pytest.warns(UserWarning, match=r"saw 14 tokens .* down_proj has 64 inputs"):
-        adapt(NullSpace(rank=4), [Example(text="Water is wet.")])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        adapt(NullSpace(rank=4))
+    notes: list[str] = []
+    adapt(NullSpace(rank=4), notes=notes)
+    assert not notes
+    adapt(NullSpace(rank=4), [Example(text="Water is wet.")], notes)
+    (note,) = notes
+    assert "saw 14 tokens" in note
+    assert "down_proj has 64 inputs" in note
 
 
 def test_layers_that_share_an_input_share_their_directions() -> None:
