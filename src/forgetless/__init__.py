@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from forgetless.data.sources import read_examples
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
+    from forgetless.mechanisms.adapters import assert_base_frozen
     from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
     from forgetless.methods.base import Method
     from forgetless.methods.ewc import EWC
     from forgetless.methods.l2_sp import L2SP
-    from forgetless.methods.lora import LoRA, assert_base_frozen
+    from forgetless.methods.lora import LoRA
     from forgetless.methods.mas import MAS
     from forgetless.methods.replay import Replay
     from forgetless.methods.rewrite import Rewrite
@@ -44,11 +45,12 @@ _HOMES = {
     "forgetless.data.sources": ["read_examples"],
     "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
     "forgetless.evaluate.runner": ["evaluate"],
+    "forgetless.mechanisms.adapters": ["assert_base_frozen"],
     "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.base": ["Method"],
     "forgetless.methods.ewc": ["EWC"],
     "forgetless.methods.l2_sp": ["L2SP"],
-    "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
+    "forgetless.methods.lora": ["LoRA"],
     "forgetless.methods.mas": ["MAS"],
     "forgetless.methods.replay": ["Replay"],
     "forgetless.methods.rewrite": ["Rewrite"],

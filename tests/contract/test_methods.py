@@ -29,7 +29,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "stm": {"threshold": None},
     "talr": {"strength": 0.0},
 }
-WITHOUT_NEUTRAL = {"lora"}
+WITHOUT_NEUTRAL = {"corda", "lora", "null_space", "osf", "qlora"}
 
 # Options without which a method would have nothing to do with a model of random weights.
 OPTIONS: dict[str, dict[str, Any]] = {"stm": {"threshold": 280.0}}

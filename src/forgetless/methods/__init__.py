@@ -8,6 +8,7 @@ from forgetless.registry import Registry
 METHODS: Registry[type[Method]] = Registry(
     "method",
     {
+        "corda": "forgetless.methods.corda:CorDA",
         "eaft": "forgetless.methods.eaft:EAFT",
         "ewc": "forgetless.methods.ewc:EWC",
         "flow": "forgetless.methods.flow:FLOW",
@@ -15,6 +16,9 @@ METHODS: Registry[type[Method]] = Registry(
         "l2_sp": "forgetless.methods.l2_sp:L2SP",
         "lora": "forgetless.methods.lora:LoRA",
         "mas": "forgetless.methods.mas:MAS",
+        "null_space": "forgetless.methods.null_space:NullSpace",
+        "osf": "forgetless.methods.osf:OSF",
+        "qlora": "forgetless.methods.lora:QLoRA",
         "replay": "forgetless.methods.replay:Replay",
         "rewrite": "forgetless.methods.rewrite:Rewrite",
         "stm": "forgetless.methods.stm:STM",
