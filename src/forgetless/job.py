@@ -62,6 +62,16 @@ class Job:
         }
         return known if self.harness is None else known | {"lm_eval": self.harness.fingerprint()}
 
+    def context(self) -> Context:
+        """Returns what methods may know before anything is loaded."""
+        return Context(
+            seed=self.config.seed,
+            general=self.general,
+            max_tokens=self.config.training.max_tokens,
+            domain=self.domain,
+            can_write=True,
+        )
+
     @property
     def identity(self) -> str:
         """Fingerprint of config and data: two runs of the same identity do the same."""
@@ -100,10 +110,10 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
         raise ConfigError(f"task {min(taken)!r} has the name of the task that is made of held-out data: rename it")
     domain, test, notes = _read_data(config)
     general = [] if config.data.general is None else read_examples(config.data.general, origin="general")
-    context = Context(seed=config.seed, general=general, max_tokens=config.training.max_tokens)
+    job = Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes, harness)
     for method in methods:
-        method.check(context)
-    return Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes, harness)
+        method.check(job.context())
+    return job
 
 
 def as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:

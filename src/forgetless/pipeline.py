@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from forgetless.evaluate.requests import Decoding
 from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.job import Job, plan
 from forgetless.judging import build_pages
-from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
 from forgetless.records import (
     Attribution,
@@ -266,11 +265,9 @@ def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
     return loaded
 
 
-def mix_data(job: Job, tokenizer: Any) -> Sequence[Example]:
+def mix_data(job: Job, loaded: LoadedModel, directory: Path) -> Sequence[Example]:
     """Returns the mixture that the methods make of the domain examples."""
-    context = Context(
-        seed=job.config.seed, general=job.general, tokenizer=tokenizer, max_tokens=job.config.training.max_tokens
-    )
+    context = replace(job.context(), tokenizer=loaded.tokenizer, model=loaded.model, directory=directory)
     mixture: Sequence[Example] = job.domain
     for method in job.methods:
         mixture = method.prepare_data(mixture, context)
@@ -284,7 +281,7 @@ def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: 
     with directory.stage("data") as facts:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            mixture = mix_data(job, loaded.tokenizer)
+            mixture = mix_data(job, loaded, directory.methods)
         notes = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         _record_mixture(job, directory, mixture, loaded.tokenizer)
         facts["warnings"] = notes
@@ -314,8 +311,12 @@ def _fit(
     config = job.config
     longest = min(config.training.max_tokens, num_positions(loaded.model))
     sequences = encode_examples(mixture, loaded.tokenizer, max_tokens=longest)
-    context = Context(
-        seed=config.seed, general=job.general, tokenizer=loaded.tokenizer, max_tokens=config.training.max_tokens
+    context = replace(
+        job.context(),
+        tokenizer=loaded.tokenizer,
+        model=loaded.model,
+        directory=directory.methods,
+        sequences=sequences,
     )
     model = loaded.model
     for method in job.methods:

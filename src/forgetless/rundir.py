@@ -22,7 +22,7 @@ _FILES = (
     *("base.checks.scores.jsonl", "tuned.checks.scores.jsonl", "checks.json"),
     *("report.html", "report.md", "junit.xml", "MODEL_CARD.md"),
 )
-_DIRECTORIES = ("model", "model.part", "checkpoints")
+_DIRECTORIES = ("model", "methods", "model.part", "checkpoints")
 _OPENING = b'{"schema": '  # of every JSON line that forgetless writes
 
 
@@ -43,6 +43,11 @@ class RunDirectory:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def methods(self) -> Path:
+        """Where methods keep what they worked out (a Fisher estimate, generated replay)."""
+        return self.path / "methods"
 
     @property
     def mixture(self) -> Path:

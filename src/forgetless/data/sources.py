@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from forgetless.data.containers import open_rows
 from forgetless.data.examples import (
@@ -24,13 +24,39 @@ from forgetless.records import SCHEMA
 __all__ = [
     "Example",
     "ExampleError",
+    "GeneralData",
     "Message",
+    "as_examples",
     "count_duplicates",
     "examples_from_rows",
     "fingerprint_examples",
     "read_examples",
     "write_examples",
 ]
+
+# What a caller in Python may name as data: a file, examples, or rows in any of the known formats.
+GeneralData: TypeAlias = "str | Path | Iterable[Example] | Iterable[Mapping[str, Any]]"
+
+
+def as_examples(data: GeneralData, *, origin: str) -> list[Example]:
+    """Returns examples from whatever names them.
+
+    Args:
+        data: The path of a file, examples, or rows in any of the known formats.
+        origin: Origin of examples that are read or built here; those that are examples already keep their own.
+
+    Returns:
+        The examples, in order.
+
+    Raises:
+        DataError: A file or a row can't be used.
+    """
+    if isinstance(data, str | Path):
+        return read_examples(data, origin=origin)
+    entries = list(data)
+    if all(isinstance(entry, Example) for entry in entries):
+        return cast("list[Example]", entries)
+    return examples_from_rows(cast("list[Mapping[str, Any]]", entries), origin=origin)
 
 
 def read_examples(

@@ -2,8 +2,9 @@
 
 A method never sees the trainer. Whoever trains folds the hooks in the order of the config:
 
-    prepare_data -> prepare_model -> per micro-batch: token_weights, penalty
-                                  -> per optimizer step: adjust_gradients, (optimizer), after_step -> finish
+    prepare_data -> prepare_model -> prepare_optimizer
+                 -> per micro-batch: token_weights, penalty
+                 -> per optimizer step: adjust_gradients, (clipping, optimizer), after_step -> finish
 
 The constructor only stores its options; what is learned later lives in attributes that end in `_`.
 """
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from forgetless.data.encoding import Encoded
     from forgetless.data.examples import Example
+    from forgetless.mechanisms.writer import Writer
 
 T = TypeVar("T")
 
@@ -47,6 +50,11 @@ class Context:
         tokenizer: The model's tokenizer, None where only data is prepared.
         max_tokens: Longest training sequence, in tokens.
         directory: Where a method may keep files (a Fisher estimate, generated replay), None = nowhere.
+        domain: The training examples as the user gave them.
+        model: The base, where it is loaded while data is prepared; None elsewhere.
+        sequences: What will be trained on, encoded, where the model is prepared; empty while data is prepared.
+        writer: The base as a writer of examples; None where nothing is loaded that could write.
+        can_write: Whether there will be a writer once the base is loaded.
     """
 
     seed: int = 0
@@ -54,6 +62,11 @@ class Context:
     tokenizer: Any = None
     max_tokens: int = 512
     directory: Path | None = None
+    domain: Sequence[Example] = ()
+    model: nn.Module | None = None
+    sequences: Sequence[Encoded] = ()
+    writer: Writer | None = None
+    can_write: bool = False
 
 
 class Step(Protocol):
@@ -87,7 +100,9 @@ class Method:
         paper: Link to the paper or reference.
         needs: What the user must bring ("general data"), empty = nothing but the domain data.
         cost: What it costs in time and memory, in a phrase.
-        claims: What only one method of a run may hold ("adapter").
+        claims: What only one method of a run may hold ("the adapter").
+        requires: Claims that another method, or the model as it is given, must hold.
+        refuses: Claims that no other method may hold beside this one.
     """
 
     name: ClassVar[str]
@@ -96,6 +111,8 @@ class Method:
     needs: ClassVar[str] = ""
     cost: ClassVar[str] = ""
     claims: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset()
+    refuses: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, context: Context) -> None:
         """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""
@@ -108,6 +125,9 @@ class Method:
         """Returns the model to train: adapters, freezing, subspaces, Fisher estimation."""
         return model
 
+    def prepare_optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+        """Sees the optimizer once, before its scheduler is made: parameter groups, references to its state."""
+
     def token_weights(self, step: Step) -> Tensor | None:
         """Returns weights of the token losses, shape (batch, tokens - 1), detached; None = 1 everywhere."""
         return None
@@ -116,8 +136,16 @@ class Method:
         """Returns a scalar that is added to the loss of the optimizer step, in nats; None = nothing."""
         return None
 
-    def adjust_gradients(self, model: nn.Module) -> None:
-        """Changes gradients in place: called once per optimizer step, accumulated and unscaled, before clipping."""
+    def adjust_gradients(self, model: nn.Module) -> Tensor | float | None:
+        """Changes gradients in place: called once per optimizer step, accumulated and unscaled, before clipping.
+
+        Args:
+            model: The model that is trained, unwrapped.
+
+        Returns:
+            The value in nats of the penalty whose gradient was added in closed form; None where it was none.
+        """
+        return None
 
     def after_step(self, model: nn.Module) -> None:
         """Changes weights in place, after the optimizer step."""
@@ -143,7 +171,16 @@ class Method:
         return frozenset(name for name in HOOKS if getattr(type(self), name) is not getattr(Method, name))
 
 
-HOOKS = ("prepare_data", "prepare_model", "token_weights", "penalty", "adjust_gradients", "after_step", "finish")
+HOOKS = (
+    "prepare_data",
+    "prepare_model",
+    "prepare_optimizer",
+    "token_weights",
+    "penalty",
+    "adjust_gradients",
+    "after_step",
+    "finish",
+)
 
 
 def build_method(load: Callable[[str], type[Method]], spec: str | Mapping[str, Any]) -> Method:
@@ -182,16 +219,36 @@ def build_method(load: Callable[[str], type[Method]], spec: str | Mapping[str, A
         raise ConfigError(f"method {name!r}, option {place!r}: {first['msg']}, not {first['input']!r}") from None
 
 
-def refuse_conflicts(methods: Iterable[Method]) -> None:
-    """Raises `ConfigError` when two methods claim the same thing, or one stands twice."""
-    holders: dict[str, str] = {}
+def refuse_conflicts(methods: Iterable[Method], *, held: Iterable[str] = ()) -> None:
+    """Refuses methods that can't be used together.
+
+    Args:
+        methods: The methods of a run, in order.
+        held: Claims that the model holds already ("the adapter" of a PEFT model).
+
+    Raises:
+        ConfigError: Two methods claim the same thing, one stands twice, or one needs or refuses what another holds.
+    """
+    methods = list(methods)
+    holders = dict.fromkeys(held, "the model")
     for method in methods:
-        for claim in {*method.claims, f"the name {method.name!r}"}:
+        for claim in sorted({*method.claims, f"the name {method.name!r}"}):
             if claim in holders:
                 raise ConfigError(
-                    f"methods {holders[claim]!r} and {method.name!r} both claim {claim}: keep one of them"
+                    f"{_named(holders[claim])} and method {method.name!r} both claim {claim}: keep one of them"
                 )
             holders[claim] = method.name
+    for method in methods:
+        for claim in sorted(method.refuses & holders.keys()):
+            raise ConfigError(
+                f"method {method.name!r} can't be used with {claim} of {_named(holders[claim])}: keep one of them"
+            )
+        if missing := method.requires - holders.keys():
+            raise ConfigError(f"method {method.name!r} needs {min(missing)}: add a method that brings it, such as lora")
+
+
+def _named(holder: str) -> str:
+    return holder if holder == "the model" else f"method {holder!r}"
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, torch.nn.Parameter]:

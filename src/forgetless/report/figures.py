@@ -251,6 +251,7 @@ def training_curves(evidence: Evidence) -> list[Figure]:
     wanted = (
         ("loss", "Training loss", "Training loss per logged step."),
         ("penalties", "Penalties", "Each penalty that a method added to the loss, by name."),
+        ("shares", "Shares of the gradient", "Norm of each penalty's gradient over the sum of all norms, from 0 to 1."),
         ("retention_probe", "Retention probe", "General tasks probed while training went on."),
         ("learning_rate", "Learning rate", "Learning rate per logged step."),
     )

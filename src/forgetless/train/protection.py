@@ -6,8 +6,7 @@ the gradients and the checkpoints pass through the hooks of the methods. Without
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
+from forgetless.data.encoding import Encoded
+from forgetless.data.sources import GeneralData, as_examples
 from forgetless.errors import ConfigError, RunError
 from forgetless.methods.base import Context, Method, refuse_conflicts
+from forgetless.train.penalties import PenaltyLog
 
 
 class MicroBatch:
@@ -65,7 +67,16 @@ class _Protected(Trainer):
     """The hooks' side of a protected trainer; only ever mixed into the class of a trainer that exists already."""
 
     methods: Sequence[Method]
-    penalties: dict[str, list[float]]
+    penalties: PenaltyLog
+    optimizer_is_prepared: bool
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if not self.optimizer_is_prepared:  # once: a training that resumes makes it once more
+            self.optimizer_is_prepared = True
+            for method in self.methods:
+                method.prepare_optimizer(optimizer, self.model)  # type: ignore[arg-type]
+        return optimizer
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -96,16 +107,25 @@ class _Protected(Trainer):
         for method in methods:
             value = method.penalty(step)
             if value is not None:
-                self.penalties[method.name].append(float(value.detach()))
+                num = self.current_gradient_accumulation_steps
+                self.penalties.add(method.name, value)
+                if self._is_logged:
+                    self.penalties.add_gradient(method.name, value / num, step.model)
                 total = total + value
         # Without a token count the trainer itself divides the loss by the number of micro-batches.
         return total / self.current_gradient_accumulation_steps if step.num_items is not None else total
+
+    @property
+    def _is_logged(self) -> bool:
+        """Whether the optimizer step that is under way will be logged, so that its gradients are worth measuring."""
+        step, every = self.state.global_step, max(1, int(self.state.logging_steps))
+        return (step + 1) % every == 0 or (step == 0 and self.args.logging_first_step)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss: Tensor = super().training_step(*args, **kwargs)
         if self.accelerator.sync_gradients:
             changers = [method for method in self.methods if "adjust_gradients" in method.overridden]
-            if changers:
+            if changers or self.penalties.has_gradients:
                 self._adjust_gradients(changers)
         return loss
 
@@ -117,16 +137,22 @@ class _Protected(Trainer):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if scale != 1.0:
             torch._foreach_div_(gradients, scale)
+        log = self.penalties
+        if self._is_logged:
+            log.start(model)
         for method in methods:
-            method.adjust_gradients(model)
+            value = method.adjust_gradients(model)
+            if value is not None:
+                log.add(method.name, value)
+            if self._is_logged:
+                log.note_change(method.name, model, is_penalty=value is not None)
+        if self._is_logged:
+            log.finish()
         if scale != 1.0:
-            torch._foreach_mul_(gradients, scale)
+            torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], scale)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        for name, values in self.penalties.items():
-            if values:
-                logs[f"penalty/{name}"] = sum(values) / len(values)
-        self.penalties.clear()
+        logs |= self.penalties.take()
         super().log(logs, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -201,13 +227,17 @@ class _Hooks(TrainerCallback):
                 )
 
 
-def protect(trainer: Trainer, methods: Sequence[Method], *, context: Context | None = None) -> Trainer:
+def protect(
+    trainer: Trainer, methods: Sequence[Method], *, general: GeneralData = (), context: Context | None = None
+) -> Trainer:
     """Attaches methods to a trainer that exists already; call it before `trainer.train()`.
 
     Args:
         trainer: Any `transformers.Trainer`; TRL's `SFTTrainer` is one. It is changed in place.
         methods: In the order in which their hooks are folded.
-        context: What the methods may know; by default the trainer's own seed and tokenizer.
+        general: Data that stands for what is to be kept, for the methods that need some: examples, rows in any form
+            that training data may have, or the path of a file.
+        context: What the methods may know; by default what the trainer itself knows: seed, tokenizer, encoded data.
 
     Returns:
         The same trainer.
@@ -224,22 +254,45 @@ def protect(trainer: Trainer, methods: Sequence[Method], *, context: Context | N
                 f"method {method.name!r} changes the data, which this trainer has encoded already: "
                 "mix it before you make the trainer, with forgetless.replay_mixture"
             )
-    refuse_conflicts(methods)
-    context = context or Context(seed=trainer.args.seed, tokenizer=trainer.processing_class)
     model: Any = trainer.model
+    held = {"the adapter"} if getattr(model, "peft_config", None) else set()
+    refuse_conflicts(methods, held=held)
+    context = context or _context(trainer, general)
+    for method in methods:
+        method.check(context)
     for method in methods:
         model = method.prepare_model(model, context)
     if model is not trainer.model:
         trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
-    return attach(trainer, methods)
+    return attach(trainer, methods, held=held)
 
 
-def attach(trainer: Trainer, methods: Sequence[Method]) -> Trainer:
+def _context(trainer: Trainer, general: GeneralData) -> Context:
+    """Returns what a trainer knows of its job."""
+    return Context(
+        seed=trainer.args.seed,
+        general=as_examples(general, origin="general"),
+        tokenizer=trainer.processing_class,
+        max_tokens=getattr(trainer.args, "max_length", None) or 512,
+        sequences=_encoded(trainer.train_dataset),
+    )
+
+
+def _encoded(dataset: Any) -> list[Encoded]:
+    """Returns the rows of a trainer's data that carry both ids and labels; none where its collator makes the labels."""
+    columns = getattr(dataset, "column_names", None) or ()
+    if not {"input_ids", "labels"} <= set(columns):
+        return []
+    return [Encoded(list(row["input_ids"]), list(row["labels"])) for row in dataset]
+
+
+def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] = ()) -> Trainer:
     """Attaches the hooks of training to a trainer whose data and model the methods have prepared.
 
     Args:
         trainer: The trainer; it is changed in place.
         methods: In the order in which their hooks are folded.
+        held: Claims that the model held before the methods came ("the adapter" of a PEFT model).
 
     Returns:
         The same trainer.
@@ -247,13 +300,14 @@ def attach(trainer: Trainer, methods: Sequence[Method]) -> Trainer:
     Raises:
         ConfigError: Methods conflict, or need gradients that the trainer's engine keeps to itself.
     """
-    refuse_conflicts(methods)
+    refuse_conflicts(methods, held=held)
     if trainer.is_deepspeed_enabled and any("adjust_gradients" in method.overridden for method in methods):
         raise ConfigError("DeepSpeed keeps gradients to itself: methods that change gradients need FSDP or DDP")
     kind = type(trainer)
     trainer.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})
     trainer.methods = tuple(methods)  # type: ignore[attr-defined]
-    trainer.penalties = defaultdict(list)  # type: ignore[attr-defined]
+    trainer.penalties = PenaltyLog()  # type: ignore[attr-defined]
+    trainer.optimizer_is_prepared = False  # type: ignore[attr-defined]
     trainer.add_callback(_Hooks(methods))
     return trainer
 

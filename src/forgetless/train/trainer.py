@@ -64,6 +64,7 @@ def train_model(
     seed: int,
     directory: Path,
     progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[nn.Module, TrainingSummary]:
     """Trains a model that the methods have prepared, and writes `train.jsonl` and checkpoints as it goes.
 
@@ -79,6 +80,7 @@ def train_model(
         seed: Of data order and dropout.
         directory: The run directory.
         progress: Called with (steps done, steps in all).
+        callbacks: Further callbacks of the trainer.
 
     Returns:
         The trained model and what it took.
@@ -100,7 +102,7 @@ def train_model(
         args=arguments,
         train_dataset=dataset,
         processing_class=tokenizer,
-        callbacks=[watcher],
+        callbacks=[watcher, *callbacks],
     )
     attach(trainer, methods)
     _drop_printers(trainer)
@@ -272,6 +274,7 @@ class _Watcher(TrainerCallback):
             "grad_norm": _finite(logs.get("grad_norm")),
             "tokens_per_second": round(rate, 1),
             "penalties": {k.partition("/")[2]: v for k, v in logs.items() if k.startswith("penalty/")},
+            "shares": {k.partition("/")[2]: v for k, v in logs.items() if k.startswith("share/")},
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")

@@ -42,7 +42,7 @@ def test_two_methods_that_claim_the_same_are_refused() -> None:
     class Other(LoRA):
         name = "other"
 
-    with pytest.raises(ConfigError, match="'lora' and 'other' both claim the adapter"):
+    with pytest.raises(ConfigError, match="method 'lora' and method 'other' both claim the adapter"):
         refuse_conflicts([LoRA(), Other()])
 
 
@@ -51,3 +51,24 @@ def test_hooks_that_do_nothing_are_known() -> None:
     assert Replay().overridden == {"prepare_data"}
     assert Method().overridden == set()
     assert all(hasattr(Method, hook) for hook in HOOKS)
+
+
+def test_what_a_method_needs_or_refuses_of_the_others_is_checked() -> None:
+    class Needy(Replay):
+        name = "needy"
+        requires = frozenset({"the adapter"})
+
+    class Loner(Replay):
+        name = "loner"
+        refuses = frozenset({"the adapter"})
+
+    refuse_conflicts([LoRA(), Needy()])
+    refuse_conflicts([Needy()], held={"the adapter"})
+    with pytest.raises(ConfigError, match="method 'needy' needs the adapter: add a method that brings it"):
+        refuse_conflicts([Needy()])
+    with pytest.raises(ConfigError, match="method 'loner' can't be used with the adapter of method 'lora'"):
+        refuse_conflicts([Loner(), LoRA()])
+    with pytest.raises(ConfigError, match="'loner' can't be used with the adapter of the model"):
+        refuse_conflicts([Loner()], held={"the adapter"})
+    with pytest.raises(ConfigError, match="the model and method 'lora' both claim the adapter"):
+        refuse_conflicts([LoRA()], held={"the adapter"})

@@ -1,0 +1,1 @@
+"""What several methods share, so that methods need not know one another."""

@@ -1,0 +1,57 @@
+"""The data that stands for what must be kept: the user's general examples, or what the base writes itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from forgetless.errors import ConfigError
+
+if TYPE_CHECKING:
+    from forgetless.data.examples import Example
+    from forgetless.methods.base import Context
+
+KeptData = Literal["auto", "general", "self"]
+
+
+def check_kept(context: Context, source: KeptData, method: str) -> None:
+    """Refuses a method whose data to keep the job lacks, before anything is loaded.
+
+    Args:
+        context: The job.
+        source: Where the method takes the data from; "auto" takes general examples where there are some.
+        method: Its name, for the message.
+
+    Raises:
+        ConfigError: The job has no general examples, and nothing that could write some.
+    """
+    if source == "general" and not context.general:
+        raise ConfigError(f"method {method!r} needs general examples: set data.general (--general FILE)")
+    if not context.general and not context.can_write:
+        raise ConfigError(
+            f"method {method!r} needs data that stands for what is to be kept: pass general examples "
+            "(general=..., forgetless.generate_replay writes some)"
+        )
+
+
+def kept_examples(context: Context, source: KeptData, num: int) -> list[Example]:
+    """Returns examples of what must be kept.
+
+    Args:
+        context: The job.
+        source: "general" = the user's, "self" = written by the base, "auto" = the user's where there are some.
+        num: How many at most; a seeded draw where there are more.
+
+    Returns:
+        The examples, fewer than `num` where there are no more.
+
+    Raises:
+        ConfigError: There are none of that kind.
+    """
+    import numpy as np
+
+    if source == "self" or (source == "auto" and not context.general):
+        raise ConfigError("no model is at hand that could write its own examples: pass general examples")
+    if not context.general:
+        raise ConfigError("there are no general examples: set data.general (--general FILE)")
+    order = np.random.default_rng(context.seed).permutation(len(context.general))
+    return [context.general[index] for index in order[:num]]

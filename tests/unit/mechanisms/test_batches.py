@@ -1,0 +1,39 @@
+"""Batches that methods hold: padding, and an endless order that a checkpoint can go on with."""
+
+from __future__ import annotations
+
+from conftest import build_tokenizer
+from forgetless.data.encoding import Encoded
+from forgetless.mechanisms.batches import BatchCycle, encode_batches, pad_batch
+from training import DOMAIN, GENERAL
+
+
+def test_batches_hold_the_examples_in_their_order_padded_on_the_right() -> None:
+    batches = encode_batches([*GENERAL, *DOMAIN], build_tokenizer(), max_tokens=64, batch_size=5)
+    assert [len(batch["input_ids"]) for batch in batches] == [5, 5, 5, 5, 4]
+    for batch in batches:
+        assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["labels"].shape
+        assert bool((batch["labels"][batch["attention_mask"] == 0] == -100).all())
+
+
+def test_a_tokenizer_without_padding_pads_with_what_the_mask_hides() -> None:
+    batch = pad_batch([Encoded([5, 6], [5, 6]), Encoded([7], [7])], padding=None)
+    assert batch["input_ids"].tolist() == [[5, 6], [7, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+    assert batch["labels"].tolist() == [[5, 6], [7, -100]]
+
+
+def test_a_cycle_draws_each_batch_once_a_round_in_new_orders() -> None:
+    cycle = BatchCycle(list(range(20)), seed=1)
+    rounds = [[cycle.next() for _ in range(20)] for _ in range(3)]
+    assert all(sorted(one) == list(range(20)) for one in rounds)
+    assert rounds[0] != rounds[1] != rounds[2]
+
+
+def test_a_restored_cycle_goes_on_where_it_was() -> None:
+    cycle = BatchCycle(list(range(7)), seed=3)
+    for _ in range(10):
+        cycle.next()
+    other = BatchCycle(list(range(7)), seed=3)
+    other.restore(cycle.state())
+    assert [cycle.next() for _ in range(9)] == [other.next() for _ in range(9)]
