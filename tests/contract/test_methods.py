@@ -17,7 +17,14 @@ NAMES = list(METHODS)
 
 # The options at which a method is plain fine-tuning, step for step. An adapter trains other parameters than plain
 # fine-tuning does, so it has none; what holds for it instead is tested in tests/unit/methods.
-NEUTRAL: dict[str, dict[str, Any]] = {"replay": {"share": 0.0}}
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "replay": {"share": 0.0},
+    "freeze_bottom": {"fraction": 0.0, "embeddings": False},
+    "half": {"fraction": 1.0},
+    "mofo": {"fraction": 1.0},
+    "layer_rates": {"gamma": 1.0},
+    "a_gem": {"strength": 0.0},
+}
 WITHOUT_NEUTRAL = {"lora"}
 
 

@@ -9,6 +9,11 @@ METHODS: Registry[type[Method]] = Registry(
     "method",
     {
         "lora": "forgetless.methods.lora:LoRA",
+        "freeze_bottom": "forgetless.methods.freeze_bottom:FreezeBottom",
+        "half": "forgetless.methods.half:Half",
+        "mofo": "forgetless.methods.mofo:MoFO",
+        "layer_rates": "forgetless.methods.layer_rates:LayerRates",
+        "a_gem": "forgetless.methods.a_gem:AGEM",
         "replay": "forgetless.methods.replay:Replay",
     },
 )
