@@ -27,9 +27,15 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 }
 WITHOUT_NEUTRAL = {"lora"}
 
+# Options without which a test would not see all that a method does.
+OPTIONS: dict[str, dict[str, Any]] = {"half": {"steps_per_round": 1}}
+
+# What acts only now and then (on a gradient that conflicts), and not within four steps of the tiny model.
+RARE = {"a_gem"}
+
 
 def build(name: str) -> Method:
-    return build_method(METHODS.load, name)
+    return build_method(METHODS.load, {name: OPTIONS.get(name)})
 
 
 def test_every_method_has_a_neutral_strength_or_is_an_adapter() -> None:
@@ -75,7 +81,8 @@ def test_the_same_method_twice_is_refused(name: str) -> None:
 def test_neutral_strength_is_plain_fine_tuning_step_for_step(name: str, tmp_path: Path) -> None:
     neutral = build_method(METHODS.load, {name: NEUTRAL[name]})
     assert are_equal(fit([neutral], tmp_path / "neutral"), fit([], tmp_path / "plain"))
-    assert not are_equal(fit([build(name)], tmp_path / "default"), fit([], tmp_path / "again"))
+    if name not in RARE:
+        assert not are_equal(fit([build(name)], tmp_path / "default"), fit([], tmp_path / "again"))
     losses = [(tmp_path / run / "train.jsonl").read_text() for run in ("neutral", "plain")]
     assert _losses(losses[0]) == _losses(losses[1])
 

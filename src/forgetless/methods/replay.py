@@ -42,7 +42,7 @@ class Replay(Method):
     )
     source: KeptData = Field(
         default="auto",
-        description="Whose examples: general = the user's, self = the base writes them, auto = general if there are any.",
+        description="Whose examples: general = the user's, self = the base's own, auto = general if there are any.",
     )
     stratify: str | None = Field(
         default="auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_what_moves_moves_as_under_adam_with_its_decay_and_the_rest_stays() -> N
 
 def test_each_step_moves_the_share_of_that_step() -> None:
     path, _ = steps(MoFO(fraction=0.1), num=5)
-    assert [int((after != before).sum()) for before, after in zip(path, path[1:], strict=False)] == [20] * 5
+    assert [int((after != before).sum()) for before, after in pairwise(path)] == [20] * 5
 
 
 def test_a_share_of_all_copies_nothing_and_is_adam() -> None:
