@@ -18,19 +18,27 @@ NAMES = list(METHODS)
 # The options at which a method is plain fine-tuning, step for step. An adapter trains other parameters than plain
 # fine-tuning does, so it has none; what holds for it instead is tested in tests/unit/methods.
 NEUTRAL: dict[str, dict[str, Any]] = {
-    "replay": {"share": 0.0},
+    "a_gem": {"strength": 0.0},
+    "eaft": {"exponent": 0.0},
+    "ewc": {"strength": 0.0},
+    "flow": {"strength": 0.0},
     "freeze_bottom": {"fraction": 0.0, "embeddings": False},
     "half": {"fraction": 1.0},
-    "mofo": {"fraction": 1.0},
+    "kl": {"strength": 0.0},
+    "l2_sp": {"strength": 0.0},
     "layer_rates": {"gamma": 1.0},
-    "a_gem": {"strength": 0.0},
+    "mas": {"strength": 0.0},
+    "mofo": {"fraction": 1.0},
+    "replay": {"share": 0.0},
+    "stm": {"threshold": None},
+    "talr": {"strength": 0.0},
 }
 WITHOUT_NEUTRAL = {"lora"}
 
-# Options without which a test would not see all that a method does.
-OPTIONS: dict[str, dict[str, Any]] = {"half": {"steps_per_round": 1}}
+# Options without which a method would have nothing to do within four steps of a model of random weights.
+OPTIONS: dict[str, dict[str, Any]] = {"half": {"steps_per_round": 1}, "stm": {"threshold": 280.0}}
 
-# What acts only now and then (on a gradient that conflicts), and not within four steps of the tiny model.
+# What acts only on a gradient that conflicts, which those of four steps of the tiny model don't.
 RARE = {"a_gem"}
 
 
