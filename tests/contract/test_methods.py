@@ -10,8 +10,8 @@ import pytest
 
 from forgetless.errors import ConfigError
 from forgetless.methods import METHODS
-from forgetless.methods.base import Method, build_method, refuse_conflicts
-from training import are_equal, fit
+from forgetless.methods.base import FAMILIES, Method, build_method, refuse_conflicts
+from training import OPTIONS, are_equal, fit
 
 NAMES = list(METHODS)
 
@@ -35,9 +35,6 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 }
 WITHOUT_NEUTRAL = {"lora"}
 
-# Options without which a method would have nothing to do within four steps of a model of random weights.
-OPTIONS: dict[str, dict[str, Any]] = {"half": {"steps_per_round": 1}, "stm": {"threshold": 280.0}}
-
 # What acts only on a gradient that conflicts, which those of four steps of the tiny model don't.
 RARE = {"a_gem"}
 
@@ -58,6 +55,7 @@ def test_names_a_paper_and_has_a_card(name: str) -> None:
     assert method.paper.startswith("https://")
     assert method.title
     assert method.cost
+    assert method.family in FAMILIES
     card = Path(__file__).parents[2] / "docs" / "methods" / f"{name}.md"
     text = card.read_text(encoding="utf-8")
     assert method.paper in text

@@ -29,6 +29,7 @@ class AGEM(Method):
 
     name: ClassVar[str] = "a_gem"
     title: ClassVar[str] = "A-GEM: Averaged Gradient Episodic Memory"
+    family: ClassVar[str] = "partial updates"
     paper: ClassVar[str] = "https://arxiv.org/abs/1812.00420"
     needs: ClassVar[str] = "data to keep: general examples, or the base writes some"
     cost: ClassVar[str] = "one forward and backward pass more per optimizer step, a second gradient in memory"

@@ -27,6 +27,7 @@ class LayerRates(Method):
 
     name: ClassVar[str] = "layer_rates"
     title: ClassVar[str] = "Layer-wise learning-rate decay (discriminative fine-tuning)"
+    family: ClassVar[str] = "partial updates"
     paper: ClassVar[str] = "https://arxiv.org/abs/1801.06146"
     cost: ClassVar[str] = "none"
 

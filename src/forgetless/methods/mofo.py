@@ -27,6 +27,7 @@ class MoFO(Method):
 
     name: ClassVar[str] = "mofo"
     title: ClassVar[str] = "MoFO: Momentum-Filtered Optimizer"
+    family: ClassVar[str] = "partial updates"
     paper: ClassVar[str] = "https://arxiv.org/abs/2407.20999"
     cost: ClassVar[str] = "a copy of what is trained, and a selection in each tensor, per optimizer step"
 

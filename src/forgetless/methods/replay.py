@@ -30,6 +30,7 @@ class Replay(Method):
 
     name: ClassVar[str] = "replay"
     title: ClassVar[str] = "Replay (rehearsal) of general examples"
+    family: ClassVar[str] = "data"
     paper: ClassVar[str] = "https://arxiv.org/abs/2205.12393"
     needs: ClassVar[str] = "data to keep: general examples, or the base writes some"
     cost: ClassVar[str] = "training time grows by r / (1 - r); examples that the base writes take it time once"

@@ -98,6 +98,24 @@ def test_what_rests_takes_no_part_in_the_backward_pass_and_is_trainable_again_at
     assert all(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_a_checkpoint_leads_to_its_round_whether_it_is_read_before_the_optimizer_or_after(is_prepared: bool) -> None:
+    def start(num_steps: int) -> Half:
+        model: Any = build_model()
+        method = Half(steps_per_round=2)
+        method.prepare_model(model, Context())
+        optimizer = torch.optim.AdamW(model.parameters())
+        if is_prepared:
+            method.prepare_optimizer(optimizer, model)
+        method.load_state_dict({"num_steps": torch.tensor(num_steps)})
+        if not is_prepared:
+            method.prepare_optimizer(optimizer, model)
+        assert {name for name, p in model.named_parameters() if not p.requires_grad} == method.resting_
+        return method
+
+    assert start(2).resting_ == start(3).resting_ != start(0).resting_
+
+
 def test_under_several_processes_gradients_are_dropped_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     model: Any = build_model()
