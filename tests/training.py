@@ -14,6 +14,7 @@ from forgetless.config import TrainingConfig
 from forgetless.data.encoding import Encoded, encode_examples
 from forgetless.data.examples import Example, Message
 from forgetless.methods.base import Context, Method
+from writers import stub_writer
 
 GENERAL = [Example(text=f"Fact {number}: water is wet.", origin="general") for number in range(8)]
 DOMAIN = [
@@ -25,7 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {"half": {"steps_per_round": 1}, "stm": {"t
 
 
 def context() -> Context:
-    return Context(seed=0, general=GENERAL, tokenizer=build_tokenizer(), max_tokens=64)
+    return Context(
+        seed=0, general=GENERAL, tokenizer=build_tokenizer(), max_tokens=64, writer=stub_writer(), can_write=True
+    )
 
 
 def mixture(methods: Sequence[Method]) -> list[Encoded]:

@@ -30,6 +30,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "mas": {"strength": 0.0},
     "mofo": {"fraction": 1.0},
     "replay": {"share": 0.0},
+    "rewrite": {"share": 0.0},
     "stm": {"threshold": None},
     "talr": {"strength": 0.0},
 }

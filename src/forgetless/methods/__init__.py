@@ -21,6 +21,7 @@ METHODS: Registry[type[Method]] = Registry(
         "mas": "forgetless.methods.mas:MAS",
         "mofo": "forgetless.methods.mofo:MoFO",
         "replay": "forgetless.methods.replay:Replay",
+        "rewrite": "forgetless.methods.rewrite:Rewrite",
         "stm": "forgetless.methods.stm:STM",
         "talr": "forgetless.methods.talr:TALR",
     },
