@@ -33,6 +33,7 @@ class CorDA(Method):
 
     name: ClassVar[str] = "corda"
     title: ClassVar[str] = "CorDA: context-oriented decomposition adaptation, knowledge-preserved"
+    family: ClassVar[str] = "adapters"
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.05223"
     needs: ClassVar[str] = "data to keep (general, or self-generated)"
     cost: ClassVar[str] = "one pass over the data to keep and an SVD per matrix; then LoRA of twice the rank"

@@ -30,6 +30,7 @@ class NullSpace(Method):
 
     name: ClassVar[str] = "null_space"
     title: ClassVar[str] = "Null-space LoRA with a frozen down-projection (after LoRA-Null)"
+    family: ClassVar[str] = "adapters"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.02659"
     needs: ClassVar[str] = "data to keep (general, or self-generated)"
     cost: ClassVar[str] = (

@@ -29,6 +29,7 @@ class OSF(Method):
 
     name: ClassVar[str] = "osf"
     title: ClassVar[str] = "OSF: Orthogonal Subspace Fine-tuning"
+    family: ClassVar[str] = "adapters"
     paper: ClassVar[str] = "https://arxiv.org/abs/2504.07097"
     cost: ClassVar[str] = (
         "one SVD per matrix at the start, factors and their optimizer state as large as the trained share; leaves full "
