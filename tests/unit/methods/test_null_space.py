@@ -13,6 +13,7 @@ from forgetless.data.encoding import encode_examples
 from forgetless.data.examples import Example
 from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import is_base_behind_adapter, lora_layers
+from forgetless.methods.base import Context
 from forgetless.methods.null_space import NullSpace
 from training import GENERAL, context
 
@@ -105,7 +106,7 @@ def test_layers_that_share_an_input_share_their_directions() -> None:
 
 def test_a_job_without_data_to_keep_is_refused_before_a_model_loads() -> None:
     with pytest.raises(ConfigError, match="null_space"):
-        NullSpace().check(replace(context(), general=[]))
+        NullSpace().check(Context())
 
 
 def test_an_embedding_is_refused() -> None:
