@@ -17,7 +17,12 @@ NAMES = list(METHODS)
 
 # The options at which a method is plain fine-tuning, step for step. An adapter trains other parameters than plain
 # fine-tuning does, so it has none; what holds for it instead is tested in tests/unit/methods.
-NEUTRAL: dict[str, dict[str, Any]] = {"replay": {"share": 0.0}}
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "ewc": {"strength": 0.0},
+    "l2_sp": {"strength": 0.0},
+    "mas": {"strength": 0.0},
+    "replay": {"share": 0.0},
+}
 WITHOUT_NEUTRAL = {"lora"}
 
 

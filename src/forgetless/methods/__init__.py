@@ -8,7 +8,10 @@ from forgetless.registry import Registry
 METHODS: Registry[type[Method]] = Registry(
     "method",
     {
+        "ewc": "forgetless.methods.ewc:EWC",
+        "l2_sp": "forgetless.methods.l2_sp:L2SP",
         "lora": "forgetless.methods.lora:LoRA",
+        "mas": "forgetless.methods.mas:MAS",
         "replay": "forgetless.methods.replay:Replay",
     },
 )
