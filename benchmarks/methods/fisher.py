@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=2 python benchmarks/methods/fisher.py [--repeats 7] [--out benchmarks/methods/fisher.json]
 
-What is compared runs in turn within each repeat, so that a busy machine slows all of it alike; ratios are taken within
-a repeat, and their median, least and greatest are written. `second` is the same ordinary pass once more: its ratio to the
-first is the noise.
+What is compared runs in turn within each repeat, so that a busy machine slows all of it alike. Ratios are taken within a
+repeat, of the clock's seconds and of the processor's (which other processes hardly touch; with one thread), and their
+median and range are written. `second` is the ordinary pass once more: its ratio to the first is the noise.
 """
 
 from __future__ import annotations
@@ -35,30 +35,28 @@ def make_batch(num_sequences: int, num_tokens: int, seed: int = 0) -> dict[str, 
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
 
-def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int) -> list[dict[str, float]]:
-    """Times each task once per repeat, after one round that doesn't count."""
+def in_turn(tasks: Mapping[str, Callable[[], object]], repeats: int) -> list[dict[str, tuple[float, float]]]:
+    """Times each task once per repeat, after one round that doesn't count: by the clock, and of the processor."""
     rounds = []
     for _ in range(repeats + 1):
         seconds = {}
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             task()
-            seconds[name] = time.perf_counter() - started
+            seconds[name] = time.perf_counter() - started[0], time.process_time() - started[1]
         rounds.append(seconds)
     return rounds[1:]
 
 
-def summary(rounds: Sequence[Mapping[str, float]], reference: str) -> dict[str, Any]:
-    """Returns median seconds, and the ratio to the reference within each repeat."""
+def summary(rounds: Sequence[Mapping[str, tuple[float, float]]], reference: str) -> dict[str, Any]:
+    """Returns median seconds, and the ratios to the reference within each repeat."""
     table: dict[str, Any] = {}
     for name in rounds[0]:
-        ratios = sorted(seconds[name] / seconds[reference] for seconds in rounds)
-        table[name] = {
-            "seconds": round(statistics.median(seconds[name] for seconds in rounds), 4),
-            "ratio": round(statistics.median(ratios), 4),
-            "ratio_least": round(ratios[0], 4),
-            "ratio_greatest": round(ratios[-1], 4),
-        }
+        table[name] = {"seconds": round(statistics.median(seconds[name][0] for seconds in rounds), 4)}
+        for place, kind in enumerate(("ratio", "processor_ratio")):
+            ratios = sorted(seconds[name][place] / seconds[reference][place] for seconds in rounds)
+            table[name][kind] = round(statistics.median(ratios), 4)
+            table[name][f"{kind}_range"] = [round(ratios[0], 4), round(ratios[-1], 4)]
     return table
 
 
@@ -136,6 +134,7 @@ def autograd_penalty(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[128, 512], help="of the sequences of the estimate")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -143,8 +142,7 @@ def main() -> None:
     results: dict[str, Any] = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
     results["load_average_before"] = [round(value, 1) for value in os.getloadavg()]
     results["estimate"] = [
-        measure_estimate(model, arguments.repeats, num_sequences=8, num_tokens=128),
-        measure_estimate(model, arguments.repeats, num_sequences=8, num_tokens=512),
+        measure_estimate(model, arguments.repeats, num_sequences=8, num_tokens=num) for num in arguments.tokens
     ]
     model.zero_grad(set_to_none=True)
     results["penalty"] = {

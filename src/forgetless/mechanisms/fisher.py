@@ -96,7 +96,7 @@ def estimate_sensitivity(
     dtype: torch.dtype = torch.float32,
     parameters: Iterable[str] | None = None,
 ) -> Importance:
-    """Estimates how much each weight moves the model's output (MAS, Aljundi et al. 2018, eq. 3 and section 4.1).
+    """Estimates how much each weight moves the model's output (MAS, Aljundi et al. 2018).
 
     Omega_i = mean over sequences of |d ||f(x)||^2 / d theta_i|, where f(x) are the logits at the supervised positions
     less their mean over the vocabulary (a constant in all logits changes nothing), and ||.||^2 their squares summed
@@ -160,7 +160,7 @@ def _score(logits: Tensor, targets: Tensor, batch: Mapping[str, Tensor], drawer:
     return gradient
 
 
-def _norm_gradient(logits: Tensor, targets: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def _norm_gradient(logits: Tensor, targets: Tensor, _: Mapping[str, Tensor]) -> Tensor:
     """Returns the gradient of the mean squared norm of the centred logits at supervised positions."""
     is_supervised = targets != IGNORED
     share = is_supervised / is_supervised.sum(1, keepdim=True).clamp(min=1)

@@ -1,7 +1,7 @@
 """Quadratic penalties in closed form: (strength / 2) sum_i w_i (theta_i - anchor_i)^2, value and gradient, no graph.
 
-For trained weights theta is the weight. For LoRA it is the weight that is computed with, W + s B A, so that the sum runs
-over the change dW = s (B A - B0 A0), and with M = w o dW
+For trained weights theta is the weight. For LoRA it is the weight that is computed with, W + s B A, so that the sum
+runs over the change dW = s (B A - B0 A0), and with M = w o dW
 
     d/dB = strength s M A^T,    d/dA = strength s B^T M
 

@@ -171,8 +171,8 @@ class _Recorder:
 
     def finish(self) -> list[str]:
         """Folds what is complete, and returns the parameters that must be taken one sequence at a time."""
-        # What is missing was used by no module of its own, or has not come back: its output plays no part in the logits,
-        # or was a view that was changed in place, which loses the hook. The plain loop knows.
+        # What is missing was used by no module of its own, or has not come back: its output plays no part in the
+        # logits, or was a view that was changed in place, which loses the hook. The plain loop knows.
         self.left |= {name for name in self.parameters if name not in self.done}
         return [name for name in self.parameters if name in self.left]
 
@@ -197,7 +197,7 @@ class _Recorder:
             self._is_silent = False
 
     def note_use(self, parameter: Any) -> None:
-        """Gives up on a parameter that is used while no module of its own runs (an output layer that is tied by hand)."""
+        """Gives up on a parameter that is used while no module of its own runs (an output layer tied by hand)."""
         name = self.names.get(id(parameter))
         if name is not None and not any(name in self.owned[module].values() for module in self.running):
             self.left.add(name)

@@ -21,9 +21,10 @@ class EWC(Method):
 
     F is the diagonal Fisher information per sequence of what is to be *kept*, at the start. To second order and
     without the off-diagonal, (1 / 2) sum F d^2 is the KL divergence from base to tuned over one kept sequence, in
-    nats: that is the penalty's unit. For LoRA, F is that of the frozen weight and d its change s B A (Zheng et al. 2026).
+    nats: that is the penalty's unit. For LoRA, F is that of the frozen weight and d its change s B A (EWC-LoRA,
+    Zheng et al. 2026).
 
-    With `previous`, F <- gamma F_previous + F (online EWC, Schwarz et al. 2018, eq. 9) and the anchor is the start of
+    With `previous`, F <- gamma F_previous + F (online EWC, Schwarz et al. 2018) and the anchor is the start of
     this phase.
 
     Departs from the paper: sequences stand where the paper has samples; labels are drawn given the data's prefix; the

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @method_options
 class L2SP(Method):
-    """Adds (strength / 2) ||theta - theta_0||^2 to the loss (Li et al. 2018, eq. 3).
+    """Adds (strength / 2) ||theta - theta_0||^2 to the loss (Li et al. 2018).
 
     Weight decay is something else: it pulls to zero. For LoRA the norm is that of the change of the weights, s B A, not
     of A and B.

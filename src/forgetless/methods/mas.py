@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @method_options
 class MAS(Method):
-    """Adds (strength / 2) sum_i Omega_i (theta_i - theta_0i)^2 to the loss (Aljundi et al. 2018, eq. 4).
+    """Adds (strength / 2) sum_i Omega_i (theta_i - theta_0i)^2 to the loss (Aljundi et al. 2018).
 
     Omega_i is the mean over kept sequences of |d ||f(x)||^2 / d theta_i|, without labels. For LoRA it is that of the
     frozen weight, and the distance is the change s B A.

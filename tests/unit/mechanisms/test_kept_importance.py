@@ -65,7 +65,7 @@ def test_another_estimate_is_not_taken_for_it(change: dict[str, Any], tmp_path: 
     assert all(value.dtype == getattr(torch, change.get("dtype", "float32")) for value in found.values())
 
 
-def test_a_damaged_file_is_replaced(tmp_path: Path, calls: list[str]) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "ewc.safetensors").write_text("cut off")
     found = estimate(directory=tmp_path)
     assert torch.equal(load_fisher(tmp_path / "ewc.safetensors")["lm_head.weight"], found["lm_head.weight"])
