@@ -76,7 +76,10 @@ class LoRA(Method):
         with torch.random.fork_rng(), quiet_transformers():
             torch.manual_seed(context.seed)
             try:
-                adapted: nn.Module = get_peft_model(model, LoraConfig(**self.peft_options()))
+                config = LoraConfig(**self.peft_options())
+                if not hasattr(model, "prepare_inputs_for_generation"):
+                    config.task_type = None  # PEFT wraps what generates and what doesn't differently
+                adapted: nn.Module = get_peft_model(model, config)
             except ValueError as error:
                 raise ConfigError(f"method 'lora', option 'target_modules': {error}") from None
         assert_base_frozen(adapted)
