@@ -257,7 +257,8 @@ def _cut(tensor: Tensor, limit: int) -> Sequence[Tensor]:
     """Returns a tensor in pieces of at most `limit` elements that share its memory."""
     if tensor.numel() <= limit or not tensor.is_contiguous():
         return [tensor]
-    return tensor.view(-1).split(limit)
+    pieces: tuple[Tensor, ...] = tensor.view(-1).split(limit)
+    return pieces
 
 
 @dataclass
