@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forgetless.data.sources import read_examples
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
+    from forgetless.lessons import lesson
     from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
     from forgetless.methods.base import Method
     from forgetless.methods.ewc import EWC
@@ -44,6 +45,7 @@ _HOMES = {
     "forgetless.data.sources": ["read_examples"],
     "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
     "forgetless.evaluate.runner": ["evaluate"],
+    "forgetless.lessons": ["lesson"],
     "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.base": ["Method"],
     "forgetless.methods.ewc": ["EWC"],
@@ -89,6 +91,7 @@ __all__ = [
     "estimate_fisher",
     "evaluate",
     "generate_replay",
+    "lesson",
     "load_fisher",
     "protect",
     "read_examples",

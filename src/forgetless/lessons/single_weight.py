@@ -93,7 +93,7 @@ def equilibrium(strength: float) -> float:
 
 
 def largest_rate(strength: float) -> float:
-    """Returns the rate from which gradient descent no longer settles: 2 over the curvature, which the penalty raises."""
+    """Returns the rate from which descent no longer settles: 2 over the curvature, which the penalty raises."""
     return 2 / (2 + strength * FISHER)
 
 
@@ -114,7 +114,7 @@ def descend(rate: float, *, strength: float = 0.0, num_steps: int = 60) -> Path:
     weights = [model.weight.item()]
     for _ in range(num_steps):
         optimizer.zero_grad()
-        (model.weight - BEST_B).square().sum().backward()  # type: ignore[no-untyped-call]
+        (model.weight - BEST_B).square().sum().backward()
         if strength:
             penalty.add_gradient(model)
         optimizer.step()

@@ -1,11 +1,4 @@
-"""Two tasks, one shared layer: what training on the second does to the first, and what each mitigation saves of it.
-
-The network is shaped like a language model with a vocabulary of two answers, so that the methods, their Fisher estimates
-and their batches are the product's own, not copies: a row of inputs is a token, and after it comes its class.
-
-    row of task A --> shared layer, ReLU --> head A --> class
-    row of task B --> shared layer, ReLU --> head B --> class
-"""
+"""Two tasks, one shared layer: what training on the second does to the first, and what each mitigation saves of it."""
 
 from __future__ import annotations
 
@@ -19,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.data.encoding import encode_examples
-from forgetless.data.examples import Example, Message
+from forgetless.data.examples import Example
 from forgetless.errors import ConfigError
+from forgetless.lessons.network import NUM_CLASSES, TASKS, Network, RowTokenizer, Settings, draw_tasks, task_examples
 from forgetless.mechanisms.batches import pad_batch
 from forgetless.methods.base import Context, Method, trainable_parameters
 from forgetless.methods.ewc import EWC
@@ -28,32 +22,9 @@ from forgetless.methods.freeze_bottom import FreezeBottom
 from forgetless.methods.l2_sp import L2SP
 from forgetless.methods.lora import LoRA
 from forgetless.methods.replay import Replay
-from forgetless.train.protection import MicroBatch
+from forgetless.train.weighting import MicroBatch
 
-NUM_CLASSES = 2
-TASKS = ("A", "B")
 Progress = Callable[[float, float], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of the lesson: ours, as plain as they come; the lesson's own are not recorded.
-
-    Attributes:
-        num_inputs: Numbers in a row.
-        width: Units of the shared layer.
-        num_rows: Training rows of each task.
-        num_held_out: Rows of each task that are only measured on.
-        num_steps: Optimizer steps of each task; each takes all rows.
-        learning_rate: Of Adam.
-    """
-
-    num_inputs: int = 10
-    width: int = 32
-    num_rows: int = 200
-    num_held_out: int = 500
-    num_steps: int = 50
-    learning_rate: float = 1e-2
 
 
 @dataclass(frozen=True)
@@ -154,92 +125,6 @@ class TwoHeads:
         return len(next(iter(self.variants.values())))
 
 
-@dataclass(frozen=True)
-class Logits:
-    """What a language model gives: `logits`, (batch, tokens, vocabulary)."""
-
-    logits: Tensor
-
-
-class Network(nn.Module):
-    """A shared layer below two heads, with the rows of both tasks as its tokens.
-
-    Tokens 0 and 1 are the classes; the others are rows, those of task A first.
-
-    Args:
-        inputs: Rows of both tasks, (2, rows, inputs).
-        width: Units of the shared layer.
-    """
-
-    inputs: Tensor
-
-    def __init__(self, inputs: Tensor, *, width: int) -> None:
-        super().__init__()
-        num_inputs = inputs.shape[-1]
-        self.num_rows = inputs.shape[1]
-        table = torch.cat([torch.zeros(NUM_CLASSES, num_inputs), inputs.flatten(0, 1)])
-        self.register_buffer("inputs", table, persistent=False)
-        self.layers = nn.ModuleList([nn.Linear(num_inputs, width)])  # a list, as language models hold their layers
-        self.head_a = nn.Linear(width, NUM_CLASSES)
-        self.head_b = nn.Linear(width, NUM_CLASSES)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Logits:
-        """Returns the logits of the class after each token, (batch, tokens, 2)."""
-        hidden = self.layers[0](self.inputs[input_ids]).relu()
-        is_a = (input_ids < NUM_CLASSES + self.num_rows)[..., None]
-        return Logits(torch.where(is_a, self.head_a(hidden), self.head_b(hidden)))
-
-
-class RowTokenizer:
-    """Reads "17" as token 17: what the methods need of a tokenizer, and no more."""
-
-    chat_template = None
-    eos_token = None
-    eos_token_id = None
-    pad_token_id = None
-
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        """Returns the token of each word."""
-        return {"input_ids": [int(word) for word in text.split()]}
-
-
-def draw_tasks(settings: Settings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws two tasks of one kind: which side of a random plane through the origin does a row lie on?
-
-    Args:
-        settings: How many rows of what length.
-        generator: Source of the draws.
-
-    Returns:
-        Rows, (2, rows, inputs), standard normal; classes, (2, rows). The first `num_rows` of each task are trained on.
-    """
-    num = settings.num_rows + settings.num_held_out
-    planes = torch.randn(len(TASKS), settings.num_inputs, generator=generator)
-    rows = torch.randn(len(TASKS), num, settings.num_inputs, generator=generator)
-    return rows, (torch.einsum("tri,ti->tr", rows, planes) > 0).long()
-
-
-def task_examples(task: int, classes: Tensor, settings: Settings) -> list[Example]:
-    """Returns the training rows of a task as examples: a row is asked for, its class is answered.
-
-    Args:
-        task: 0 = A, 1 = B.
-        classes: Classes of both tasks' rows, (2, rows).
-        settings: How many rows are trained on.
-
-    Returns:
-        One example for each row, task A's with the origin "general": it is what must be kept.
-    """
-    first = NUM_CLASSES + task * classes.shape[1]
-    return [
-        Example(
-            messages=(Message("user", str(first + row)), Message("assistant", str(int(classes[task, row])))),
-            origin="domain" if task else "general",
-        )
-        for row in range(settings.num_rows)
-    ]
-
-
 def train(
     model: nn.Module, examples: Sequence[Example], methods: Sequence[Method], *, learning_rate: float, num_steps: int
 ) -> None:
@@ -257,13 +142,7 @@ def train(
     for method in methods:
         method.prepare_optimizer(optimizer, model)
     for number in range(num_steps):
-        step = MicroBatch(
-            model,
-            batch,
-            len(examples),
-            global_step=number,
-            forward=lambda: model(input_ids=batch["input_ids"]).logits,
-        )
+        step = MicroBatch(model, batch, len(examples), global_step=number, forward=model)
         losses = step.token_losses
         for method in methods:
             weights = method.token_weights(step)
@@ -273,7 +152,7 @@ def train(
             penalty = method.penalty(step)
             loss = loss if penalty is None else loss + penalty
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for method in methods:
             method.adjust_gradients(model)
         optimizer.step()

@@ -78,7 +78,9 @@ class FreezeBottom(Method):
             if name in self.frozen_:
                 parameter.requires_grad_(False)
         if not trainable_parameters(model):
-            raise ConfigError(f"method 'freeze_bottom' freezes all that is trained of {layers.num} layers: freeze fewer")
+            raise ConfigError(
+                f"method 'freeze_bottom' freezes all that is trained of {layers.num} layers: freeze fewer"
+            )
         return model
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
