@@ -71,15 +71,19 @@ def figures(result: TwoHeads | SingleWeight) -> dict[str, Any]:
     from forgetless.lessons.two_heads import summarise
 
     if isinstance(result, SingleWeight):
-        paths = {
-            key: [{**path, "rest": equilibrium(path["strength"])} for path in value]
-            for key, value in asdict(result).items()
-        }
+        groups = {"plain": result.plain, "anchored": result.anchored, "at_lesson_rate": result.at_lesson_rate}
         return {
             "schema": 1,
             "lesson": "single-weight",
-            **paths,
-            "largest_rates": {str(path.strength): largest_rate(path.strength) for path in result.anchored},
+            **{
+                name: [
+                    asdict(path)
+                    | {"end": path.end, "num_steps": path.num_steps}
+                    | {"rest": equilibrium(path.strength), "largest_rate": largest_rate(path.strength)}
+                    for path in paths
+                ]
+                for name, paths in groups.items()
+            },
         }
     return {
         "schema": 1,

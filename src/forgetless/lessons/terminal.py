@@ -56,8 +56,8 @@ def show_two_heads(console: Console, lesson: TwoHeads) -> None:
     _say(
         console,
         f"A rose: by how many nats the loss of A rose on {lesson.settings.num_held_out} rows that were held out. B "
-        "loss: what was learned, likewise (medians; lower is better; guessing is 0.69). A ratio below 1 beside a rise is "
-        "replayed rows learned by heart.",
+        "loss: what was learned, likewise (medians; lower is better; guessing is 0.69). A ratio below 1 beside a rise: "
+        "replayed rows were learned by heart.",
         style="dim",
     )
 
@@ -96,9 +96,9 @@ def show_single_weight(console: Console, lesson: SingleWeight) -> None:
     console.print()
     _say(console, "Trained on B with EWC at A; F = 2, rate at a third of the largest stable one:", style="bold")
     for path in lesson.anchored:
-        rests = f"rests at {path.end:.4f}, closed form {equilibrium(path.strength):.4f}"
+        rests = f"rests at {path.end:.4f} (closed form {equilibrium(path.strength):.4f})"
         _row(console, f"strength {path.strength:g}", trail(path.weights, x, width, style=STYLE_A), "")
-        _row(console, "", Text(f"{rests}; settles below rate {largest_rate(path.strength):.3g}", style="dim"), "")
+        _row(console, "", Text(f"{rests}; settles below {largest_rate(path.strength):.3g}", style="dim"), "")
     console.print()
     _say(console, f"The same at the lesson's rate of {LESSON_RATE:g}:", style="bold")
     for path in lesson.at_lesson_rate:
@@ -112,9 +112,9 @@ def _ending(path: Path) -> str:
     distance = abs(path.end - equilibrium(path.strength))
     start = abs(path.weights[0] - equilibrium(path.strength))
     if distance > 1.001 * start:
-        return f"never: further away after every step (settles below rate {largest_rate(path.strength):.3g})"
+        return f"never: further away at every step (settles below {largest_rate(path.strength):.3g})"
     if distance > 0.999 * start:
-        return f"never: back and forth for ever (settles below rate {largest_rate(path.strength):.3g})"
+        return f"never: back and forth for ever (settles below {largest_rate(path.strength):.3g})"
     return f"after {len(path.weights) - 1} steps still at {path.end:.2f}"
 
 

@@ -65,6 +65,20 @@ def test_target_modules_that_are_not_there_are_named() -> None:
         adapt(LoRA(target_modules=["c_attn"]))
 
 
+def test_a_module_that_generates_nothing_is_adapted_too() -> None:
+    plain = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    before = plain(inputs)
+    adapted: Any = LoRA(rank=2, target_modules=["0"]).prepare_model(plain, Context())
+    assert torch.equal(adapted(inputs), before)
+    assert {
+        name.rpartition(".")[0].rpartition(".")[0][-6:] for name, p in adapted.named_parameters() if p.requires_grad
+    } == {
+        "lora_A",
+        "lora_B",
+    }
+
+
 def wrap(**options: Any) -> Any:
     model: Any = build_model()
     with quiet_transformers():
