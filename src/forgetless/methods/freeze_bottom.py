@@ -28,6 +28,7 @@ class FreezeBottom(Method):
 
     name: ClassVar[str] = "freeze_bottom"
     title: ClassVar[str] = "Freezing the embeddings and the bottom layers"
+    family: ClassVar[str] = "partial updates"
     paper: ClassVar[str] = "https://arxiv.org/abs/2501.13453"
     cost: ClassVar[str] = "negative: no gradients, optimizer state or backward pass for what is frozen"
 

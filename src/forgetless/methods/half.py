@@ -30,6 +30,7 @@ class Half(Method):
 
     name: ClassVar[str] = "half"
     title: ClassVar[str] = "HFT: Half Fine-Tuning"
+    family: ClassVar[str] = "partial updates"
     paper: ClassVar[str] = "https://arxiv.org/abs/2404.18466"
     cost: ClassVar[str] = "negative: no gradients and optimizer steps for the half that rests"
     refuses: ClassVar[frozenset[str]] = frozenset({"the adapter"})
@@ -45,11 +46,13 @@ class Half(Method):
         """Remembers the seed of the rounds; what is trained is known once all methods have prepared the model."""
         self.seed_ = context.seed
         self.num_steps_ = 0
+        self.model_: nn.Module | None = None
         return model
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         """Groups the modules and draws the first round."""
         self.groups_ = group_modules(find_layers(model), model)
+        self.model_ = model
         self._choose(model)
 
     def adjust_gradients(self, model: nn.Module) -> None:
@@ -67,6 +70,7 @@ class Half(Method):
     def finish(self, model: nn.Module) -> nn.Module:
         """Returns the model, trainable as it was before."""
         self._set_trained(model, frozenset())
+        self.model_ = None
         return model
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -76,6 +80,8 @@ class Half(Method):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.num_steps_ = int(state["num_steps"])
+        if self.model_ is not None:  # a checkpoint may be read before the optimizer is made, or after
+            self._choose(self.model_)
 
     def _choose(self, model: nn.Module) -> None:
         number = 0 if self.steps_per_round is None else self.num_steps_ // self.steps_per_round

@@ -27,6 +27,7 @@ class LayerRates(Method):
 
     name: ClassVar[str] = "layer_rates"
     title: ClassVar[str] = "Layer-wise learning-rate decay (discriminative fine-tuning)"
+    family: ClassVar[str] = "partial updates"
     paper: ClassVar[str] = "https://arxiv.org/abs/1801.06146"
     cost: ClassVar[str] = "none"
 
@@ -47,7 +48,7 @@ class LayerRates(Method):
                 members.setdefault(depths.get(id(parameter), layers.num), []).append(parameter)
             for depth, parameters in members.items():
                 factor = self.gamma ** (layers.num - depth)
-                rates = {key: group[key] * factor for key in ("lr", "initial_lr") if key in group}
-                groups.append({**group, **rates, "params": parameters})
+                rates = {key: group[key] * factor for key in group.keys() & {"lr", "initial_lr"}}
+                groups.append(group | rates | {"params": parameters})
         # Trainers log the rate of the first group: that is the one that the config names.
         optimizer.param_groups[:] = sorted(groups, key=lambda group: -group["lr"])

@@ -27,6 +27,7 @@ class MoFO(Method):
 
     name: ClassVar[str] = "mofo"
     title: ClassVar[str] = "MoFO: Momentum-Filtered Optimizer"
+    family: ClassVar[str] = "partial updates"
     paper: ClassVar[str] = "https://arxiv.org/abs/2407.20999"
     cost: ClassVar[str] = "a copy of what is trained, and a selection in each tensor, per optimizer step"
 
@@ -72,25 +73,36 @@ class MoFO(Method):
             if "exp_avg" not in state:
                 raise _no_momentum(self.optimizer_)
             weights, old, momentum = (_local(tensor) for tensor in (parameter.data, before, state["exp_avg"]))
-            moved = select_largest(momentum, self.fraction)
-            kept = weights.flatten()[moved]
-            weights.copy_(old)
-            weights.view(-1)[moved] = kept if weights.is_contiguous() else torch.clone(kept)
+            torch.where(select_largest(momentum, self.fraction), weights, old, out=weights)
         self.before_ = []
 
 
 def select_largest(momentum: Tensor, fraction: float) -> Tensor:
-    """Returns the flat indices of the largest entries by absolute value.
+    """Selects the entries that are largest by absolute value.
+
+    The bits of positive floats sort as they do: a histogram of their upper halves finds the bucket in which the
+    selection ends, and only that bucket is sorted. On a CPU that takes a fifth of the time of `topk` on all entries.
 
     Args:
         momentum: Any shape, not empty.
         fraction: Share of the entries to select, in (0, 1].
 
     Returns:
-        max(1, round(fraction * n)) indices; which of equal ones is open.
+        A mask of the same shape with max(1, round(fraction * n)) entries; which of equal ones is open.
     """
+    import torch
+
     num = max(1, round(fraction * momentum.numel()))
-    return momentum.abs().flatten().topk(num, sorted=False).indices
+    bits = momentum.abs().float().flatten().view(torch.int32)
+    buckets = bits >> 16
+    # Entry b: how many lie in bucket b or in one above it; one more bucket, so that the highest has a neighbour.
+    reached = torch.bincount(buckets, minlength=(1 << 15) + 1).flip(0).cumsum(0).flip(0)
+    edge = int((reached >= num).nonzero()[-1])
+    is_selected = buckets > edge
+    candidates = (buckets == edge).nonzero().flatten()
+    missing = num - int(reached[edge + 1])
+    is_selected[candidates[bits[candidates].topk(missing, sorted=False).indices]] = True
+    return is_selected.view_as(momentum)
 
 
 def _local(tensor: Tensor) -> Tensor:
