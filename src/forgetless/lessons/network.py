@@ -59,13 +59,12 @@ class Network(nn.Module):
         width: Units of the shared layer.
     """
 
-    inputs: Tensor
-
     def __init__(self, inputs: Tensor, *, width: int) -> None:
         super().__init__()
         num_inputs = inputs.shape[-1]
         self.num_rows = inputs.shape[1]
         table = torch.cat([torch.zeros(NUM_CLASSES, num_inputs), inputs.flatten(0, 1)])
+        self.inputs: Tensor
         self.register_buffer("inputs", table, persistent=False)
         self.layers = nn.ModuleList([nn.Linear(num_inputs, width)])  # a list, as language models hold their layers
         self.head_a = nn.Linear(width, NUM_CLASSES)
