@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forgetless.data.sources import read_examples
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
+    from forgetless.lessons import lesson
     from forgetless.mechanisms.adapters import assert_base_frozen
     from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
     from forgetless.methods.a_gem import AGEM
@@ -58,6 +59,7 @@ _HOMES = {
     "forgetless.data.sources": ["read_examples"],
     "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
     "forgetless.evaluate.runner": ["evaluate"],
+    "forgetless.lessons": ["lesson"],
     "forgetless.mechanisms.adapters": ["assert_base_frozen"],
     "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.a_gem": ["AGEM"],
@@ -131,6 +133,7 @@ __all__ = [
     "estimate_fisher",
     "evaluate",
     "generate_replay",
+    "lesson",
     "load_fisher",
     "protect",
     "read_examples",

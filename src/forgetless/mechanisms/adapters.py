@@ -40,6 +40,8 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
 
     if isinstance(model, PeftModel):
         raise ConfigError(f"the model carries an adapter already: merge it first, or drop method {method!r}")
+    if not hasattr(model, "prepare_inputs_for_generation"):
+        config.task_type = None  # PEFT's wrapper of a causal model wants one that generates
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(seed)
         try:

@@ -75,3 +75,13 @@ def test_qlora_wants_the_base_in_four_bits() -> None:
     assert QLoRA().load_options() == {"in_four_bits": True}
     with pytest.raises(ConfigError, match="loaded in 4 bits"):
         adapt(QLoRA())
+
+
+def test_a_module_that_generates_nothing_is_adapted_too() -> None:
+    plain = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    before = plain(inputs)
+    adapted: Any = LoRA(rank=2, target_modules=["0"]).prepare_model(plain, Context())
+    assert torch.equal(adapted(inputs), before)
+    trained = {name.split(".")[-3] for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained == {"lora_A", "lora_B"}
