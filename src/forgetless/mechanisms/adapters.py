@@ -40,6 +40,8 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
 
     if isinstance(model, PeftModel):
         raise ConfigError(f"the model carries an adapter already: merge it first, or drop method {method!r}")
+    if not hasattr(model, "prepare_inputs_for_generation"):
+        config.task_type = None  # PEFT's wrapper of a causal model wants one that generates
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(seed)
         try:
@@ -48,6 +50,27 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
             raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
     assert_base_frozen(adapted)
     return adapted
+
+
+def lora_layers(model: nn.Module) -> dict[str, Any]:
+    """Returns the layers that carry LoRA, by name.
+
+    Args:
+        model: A `peft.PeftModel`.
+
+    Returns:
+        The layers, in the model's order.
+
+    Raises:
+        ConfigError: One of them is an embedding, whose input is no vector.
+    """
+    from peft.tuners.lora import Embedding, LoraLayer
+
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, module in found.items():
+        if isinstance(module, Embedding):
+            raise ConfigError(f"target_modules names {name.rpartition('.')[2]}, an embedding: linear layers only")
+    return found
 
 
 def refuse_quantised(model: Any, method: str) -> None:
