@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from forgetless.evaluate.runner import evaluate
     from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
     from forgetless.methods.base import Method
+    from forgetless.methods.eaft import EAFT
     from forgetless.methods.ewc import EWC
+    from forgetless.methods.flow import FLOW
+    from forgetless.methods.kl import KLToBase
     from forgetless.methods.l2_sp import L2SP
     from forgetless.methods.lora import LoRA, assert_base_frozen
     from forgetless.methods.mas import MAS
     from forgetless.methods.replay import Replay
     from forgetless.methods.rewrite import Rewrite
+    from forgetless.methods.stm import STM
+    from forgetless.methods.talr import TALR
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
     from forgetless.train.protection import protect
@@ -46,12 +51,17 @@ _HOMES = {
     "forgetless.evaluate.runner": ["evaluate"],
     "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.base": ["Method"],
+    "forgetless.methods.eaft": ["EAFT"],
     "forgetless.methods.ewc": ["EWC"],
+    "forgetless.methods.flow": ["FLOW"],
+    "forgetless.methods.kl": ["KLToBase"],
     "forgetless.methods.l2_sp": ["L2SP"],
     "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
     "forgetless.methods.mas": ["MAS"],
     "forgetless.methods.replay": ["Replay"],
     "forgetless.methods.rewrite": ["Rewrite"],
+    "forgetless.methods.stm": ["STM"],
+    "forgetless.methods.talr": ["TALR"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
     "forgetless.train.protection": ["protect"],
@@ -60,9 +70,13 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "EAFT",
     "EWC",
+    "FLOW",
     "L2SP",
     "MAS",
+    "STM",
+    "TALR",
     "CheckResult",
     "Comparison",
     "Config",
@@ -70,6 +84,7 @@ __all__ = [
     "DataError",
     "Example",
     "ForgetlessError",
+    "KLToBase",
     "LoRA",
     "Message",
     "Method",
