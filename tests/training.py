@@ -21,6 +21,9 @@ DOMAIN = [
     Example(messages=(Message("user", row["question"]), Message("assistant", row["answer"]))) for row in QUESTIONS[:16]
 ]
 
+# Options without which a method would have nothing to do within four steps of a model of random weights.
+OPTIONS: dict[str, dict[str, Any]] = {"half": {"steps_per_round": 1}, "stm": {"threshold": 280.0}}
+
 
 def context() -> Context:
     return Context(
@@ -43,7 +46,10 @@ def fit(methods: Sequence[Method], directory: Path, **settings: Any) -> dict[str
     model: Any = build_model()
     job = replace(context(), sequences=mixture(methods))
     for method in methods:
+        # As far as the method looks: bitsandbytes, which would do it, isn't among our packages.
+        base, base.is_loaded_in_4bit = model, "in_four_bits" in method.load_options()
         model = method.prepare_model(model, job)
+        base.is_loaded_in_4bit = False
     trained, _ = train_model(
         model,
         build_tokenizer(),

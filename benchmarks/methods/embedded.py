@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import resource
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -47,10 +48,12 @@ HERE = Path(__file__).parent
 DATA = Path(os.environ.get("FORGETLESS_BENCH_DATA", "../shared/data"))
 DOMAINS = {"sql": "domain_wikisql", "medical": "domain_medquad"}
 NUM_TRAIN, NUM_PROBE, NUM_TEST = 160, 48, 120
-STEPS, BATCH, RATE = 30, 8, 2e-4
+STEPS, BATCH, RATE = 40, 4, 1e-3
 LONGEST = 1.5  # times the steps of plain LoRA
 LORA: dict[str, Any] = {"lora": {"rank": 16}}
-SELF = {"replay": {"share": 0.25, "source": "self"}}
+NUM_KEPT = 48  # examples that the base writes itself
+SELF: dict[str, Any] = {"replay": {"share": 0.25, "source": "self"}}
+KL: dict[str, Any] = {"kl": {"data": "self", "num_examples": NUM_KEPT, "strength": 1.0}}
 
 # name: (methods, learning rate)
 RECIPES: dict[str, tuple[list[Any], float]] = {
@@ -58,14 +61,15 @@ RECIPES: dict[str, tuple[list[Any], float]] = {
     "trl_lora": ([LORA], RATE),
     "low_rate": ([LORA], RATE / 4),
     "replay_self": ([LORA, SELF], RATE),
-    "kl_self": ([LORA, {"kl": {"data": "self", "strength": 1.0}}], RATE),
+    "kl_self": ([LORA, KL], RATE),
     "kl_domain_masked": ([LORA, {"kl": {"data": "domain", "mask_target": True, "strength": 1.0}}], RATE),
-    "kl_both": ([LORA, SELF, {"kl": {"data": "self", "strength": 1.0}}], RATE),
+    "replay_kl_self": ([LORA, SELF, KL], RATE),
+    "replay_kl_self_low_rate": ([LORA, SELF, KL], RATE / 2),
     "stm": ([LORA, "stm"], RATE),
     "rewrite": ([LORA, "rewrite"], RATE),
-    "osf": (["osf"], 5e-5),
-    "corda": (["corda"], RATE),
-    "null_space": (["null_space"], RATE),
+    "osf": (["osf"], RATE / 10),
+    "corda": ([{"corda": {"data": "self", "num_sequences": NUM_KEPT}}], RATE / 2),
+    "null_space": ([{"null_space": {"data": "self", "num_sequences": NUM_KEPT}}], RATE),
 }
 
 
@@ -103,13 +107,20 @@ class Matcher(TrainerCallback):
 
 
 def tune(
-    recipe: str, loaded: LoadedModel, examples: Sequence[Example], matcher: Matcher, *, seed: int, work: Path
+    recipe: str,
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    matcher: Matcher,
+    *,
+    seed: int,
+    work: Path,
+    place: Path,
 ) -> tuple[nn.Module, int]:
     """Trains by a recipe; returns the model and the number of steps."""
     specs, rate = RECIPES[recipe]
     steps = STEPS if matcher.goal is None else round(STEPS * LONGEST)
     if recipe == "trl_lora":
-        return tune_with_trl(loaded, examples, steps, matcher, seed=seed, work=work)
+        return tune_with_trl(loaded, examples, steps, matcher, seed=seed, place=place)
     methods = [build_method(METHODS.load, spec) for spec in specs]
     context = Context(
         seed=seed,
@@ -137,14 +148,14 @@ def tune(
         config=config,
         learning_rate=rate,
         seed=seed,
-        directory=work / "training" / f"{recipe}-{os.getpid()}",
+        directory=place,
         callbacks=[matcher],
     )
     return trained, summary.num_steps
 
 
 def tune_with_trl(
-    loaded: LoadedModel, examples: Sequence[Example], steps: int, matcher: Matcher, *, seed: int, work: Path
+    loaded: LoadedModel, examples: Sequence[Example], steps: int, matcher: Matcher, *, seed: int, place: Path
 ) -> tuple[nn.Module, int]:
     """Trains LoRA with TRL alone, as its documentation does."""
     from datasets import Dataset
@@ -160,7 +171,7 @@ def tune_with_trl(
         for example in examples
     ]
     arguments = SFTConfig(
-        output_dir=str(work / "training" / f"trl-{os.getpid()}"),
+        output_dir=str(place),
         max_steps=steps,
         per_device_train_batch_size=BATCH,
         learning_rate=RATE,
@@ -247,7 +258,8 @@ def run_one(recipe: str, domain: str, seed: int, work: Path) -> None:
     loaded = load_model(EMBEDDED_ALIAS)
     matcher = Matcher(loaded, probe, goal)
     started = time.process_time()
-    tuned, steps = tune(recipe, loaded, train, matcher, seed=seed, work=work)
+    with tempfile.TemporaryDirectory() as place:
+        tuned, steps = tune(recipe, loaded, train, matcher, seed=seed, work=work, place=Path(place))
     seconds = time.process_time() - started - matcher.seconds
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     judged = replace(loaded, model=tuned)

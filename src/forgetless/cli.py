@@ -391,6 +391,27 @@ def tasks(tasks_dir: TasksDir = None, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
+def lesson(
+    name: Annotated[Literal["two-heads", "single-weight"], typer.Argument(help="Which demonstration.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory for its page and its figures, NAME.html and NAME.json.")
+    ] = Path("runs/lessons"),
+    seeds: Annotated[int, typer.Option(help="Seeds of two-heads.", min=1)] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show in seconds, without a model, how training on a second task ruins the first, and what helps."""
+    from forgetless import lessons
+
+    with TerminalReporter().task(f"lesson {name}") as progress:
+        result = lessons.lesson(name, out, seeds=seeds, progress=progress)
+    if as_json:
+        print(json.dumps(lessons.figures(result), indent=2))
+        return
+    lessons.show(console, result)
+    console.print(f"page: {out / name}.html", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def doctor(as_json: JsonFlag = False) -> None:
     """Check Python, torch, devices, memory, the embedded model and the cache; say how to mend what is missing."""
     from forgetless.display import show_findings

@@ -32,21 +32,51 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         A `peft.PeftModel` around the model, in which only the adapter is trained.
 
     Raises:
-        ConfigError: The model has an adapter already, or none of the target modules.
+        ConfigError: The model has an adapter already, or PEFT can't put this one on it: it lacks the target modules,
+            say.
     """
     import torch
     from peft import PeftModel, get_peft_model
 
     if isinstance(model, PeftModel):
         raise ConfigError(f"the model carries an adapter already: merge it first, or drop method {method!r}")
+    if not hasattr(model, "prepare_inputs_for_generation"):
+        config.task_type = None  # PEFT's wrapper of a causal model wants one that generates
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(seed)
         try:
             adapted: nn.Module = get_peft_model(model, config)
         except ValueError as error:
-            raise ConfigError(f"method {method!r}, option 'target_modules': {error}") from None
+            raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
     assert_base_frozen(adapted)
     return adapted
+
+
+def lora_layers(model: nn.Module) -> dict[str, Any]:
+    """Returns the layers that carry LoRA, by name.
+
+    Args:
+        model: A `peft.PeftModel`.
+
+    Returns:
+        The layers, in the model's order.
+
+    Raises:
+        ConfigError: One of them is an embedding, whose input is no vector.
+    """
+    from peft.tuners.lora import Embedding, LoraLayer
+
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, module in found.items():
+        if isinstance(module, Embedding):
+            raise ConfigError(f"target_modules names {name.rpartition('.')[2]}, an embedding: linear layers only")
+    return found
+
+
+def refuse_quantised(model: Any, method: str) -> None:
+    """Raises `ConfigError` where a method that takes weight matrices apart is given quantised ones."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ConfigError(f"method {method!r} takes weights apart and these are quantised: use lora, or full weights")
 
 
 def is_base_behind_adapter(model: Any) -> bool:
@@ -73,10 +103,14 @@ def _leaves_base(config: Any) -> bool:
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     return (
         kind in _KINDS
-        and getattr(config, "init_lora_weights", True) in _NEUTRAL_STARTS
+        and _is_neutral(getattr(config, "init_lora_weights", True))
         and getattr(config, "bias", "none") == "none"
         and not getattr(config, "layer_replication", None)
     )
+
+
+def _is_neutral(start: object) -> bool:
+    return (start.lower() if isinstance(start, str) else start) in _NEUTRAL_STARTS
 
 
 def _trained_base_parameters(model: nn.Module) -> list[str]:
@@ -102,7 +136,7 @@ def assert_base_frozen(model: nn.Module) -> None:
         raise ConfigError(f"{type(model).__name__} carries no adapter: wrap it with peft.get_peft_model first")
     for name, config in configs.items():
         start = getattr(config, "init_lora_weights", True)
-        if start not in _NEUTRAL_STARTS:
+        if not _is_neutral(start):
             raise ConfigError(f"adapter {name!r} starts with {start!r}, which changes the base's weights")
     strays = _trained_base_parameters(model)
     if strays:

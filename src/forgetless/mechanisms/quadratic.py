@@ -235,8 +235,7 @@ class Plain:
                     group, size = [], 0
                 group.append((pieces[0], pieces[1], pieces[2], pieces[3] if len(pieces) > 3 else None))
                 size += pieces[0].numel()
-        if group:
-            yield group
+        yield group
 
     @staticmethod
     def _add(group: Sequence[tuple[Tensor, Tensor, Tensor, Tensor | None]], strength: float) -> Tensor:

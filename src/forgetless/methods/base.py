@@ -102,6 +102,16 @@ class Step(Protocol):
         """Returns the part of a mean over the supervised tokens of the optimizer step that a penalty has to return."""
 
 
+# Where tables group methods: name and what the family changes.
+FAMILIES = {
+    "adapters": "what is trained beside a frozen base",
+    "data": "what is trained on",
+    "loss": "what an error costs",
+    "anchors": "how far weights may move",
+    "partial updates": "which weights move, and where to",
+}
+
+
 @method_options
 class Method:
     """Base of all methods: every hook does nothing.
@@ -109,25 +119,33 @@ class Method:
     Class attributes:
         name: Name in configs and tables.
         title: Full name, for people.
+        family: One of `FAMILIES`, under which tables group it.
         paper: Link to the paper or reference.
         needs: What the user must bring ("general data"), empty = nothing but the domain data.
         cost: What it costs in time and memory, in a phrase.
         claims: What only one method of a run may hold ("the adapter").
         requires: Claims that another method, or the model as it is given, must hold.
         refuses: Claims that no other method may hold beside this one.
+        learning_rate: Peak rate where the config names none; None = that of the kind of tuning.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    family: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[str] = ""
     cost: ClassVar[str] = ""
     claims: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
     refuses: ClassVar[frozenset[str]] = frozenset()
+    learning_rate: ClassVar[float | None] = None
 
     def check(self, context: Context) -> None:
         """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""
+
+    def load_options(self) -> dict[str, Any]:
+        """Returns further arguments of `load_model` for the model that is trained, and judged when it is."""
+        return {}
 
     def prepare_data(self, mixture: Sequence[Example], context: Context) -> Sequence[Example]:
         """Returns the mixture to train on."""

@@ -199,11 +199,11 @@ def _forest_layout(rows: Sequence[Row], comparison: Comparison, *, num_pooled: i
         lines.append(_vertical(margin, colour="@forgot", dash="dash"))
         anchor = "right" if unit is Unit.GRADE else "left"
         notes.append(_line_note(margin, f"margin {shown}", anchor=anchor, colour="@forgot"))
-    return _layout(
+    return page_layout(
         height=96 + ROW_HEIGHT * len(rows),
         margin={"l": 8, "r": 72, "t": 28, "b": 52},
-        xaxis=_axis(title=f"delta, {unit_word(unit)}", range=[min(edges) - pad, max(edges) + pad]),
-        yaxis=_axis(
+        xaxis=page_axis(title=f"delta, {unit_word(unit)}", range=[min(edges) - pad, max(edges) + pad]),
+        yaxis=page_axis(
             tickvals=list(range(len(rows))),
             ticktext=[
                 f"{name}<br><span style='font-size:0.85em'>{mark.symbol} {mark.word}</span>"
@@ -227,14 +227,14 @@ def _line_note(x: float, text: str, *, anchor: str, colour: str) -> dict[str, An
     return {**place, "text": text, "font": {"color": colour, "size": 12}}
 
 
-def _axis(**settings: Any) -> dict[str, Any]:
+def page_axis(**settings: Any) -> dict[str, Any]:
     """Returns an axis that can't be dragged: a finger on a phone scrolls the page, not the figure."""
     title = settings.pop("title", "")
     frame = {"fixedrange": True, "automargin": True, "zeroline": False, "gridcolor": "@rule", "linecolor": "@rule"}
     return {**frame, "title": {"text": title, "standoff": 12}, "tickfont": {"color": "@ink"}, **settings}
 
 
-def _layout(**settings: Any) -> dict[str, Any]:
+def page_layout(**settings: Any) -> dict[str, Any]:
     return {
         "paper_bgcolor": "@clear",
         "plot_bgcolor": "@clear",
@@ -272,13 +272,13 @@ def _curve(log: Sequence[Mapping[str, Any]], key: str, *, title: str, caption: s
         title=title,
         caption=caption,
         data=data,
-        layout=_layout(
+        layout=page_layout(
             height=280,
             margin={"l": 8, "r": 12, "t": 12 if len(series) == 1 else 36, "b": 48},
             showlegend=len(series) > 1,
             legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
-            xaxis=_axis(title="step"),
-            yaxis=_axis(exponentformat="e"),
+            xaxis=page_axis(title="step"),
+            yaxis=page_axis(exponentformat="e"),
         ),
         columns=("Step", *series),
         rows=[(str(step), *(_plain(by_step[name].get(step)) for name in series)) for step in shown],
