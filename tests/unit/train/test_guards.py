@@ -111,7 +111,7 @@ def test_a_model_that_is_made_when_training_starts_is_refused(tmp_path: Path) ->
         from transformers import TrainingArguments
 
         arguments = TrainingArguments(**options(tmp_path))
-        return Trainer(args=arguments, model_init=lambda: build_model(), train_dataset=encoded_rows())  # type: ignore[arg-type]
+        return Trainer(args=arguments, model_init=build_model, train_dataset=encoded_rows())  # type: ignore[arg-type]
 
     assert "model_init makes a new model" in refusal(build(), [LoRA()])
     protect(build(), [Pull()])
