@@ -207,7 +207,7 @@ def test_a_trainer_class_of_the_users_own_keeps_its_loss(tmp_path: Path) -> None
 
     class Doubled(Trainer):
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            return 2 * super().compute_loss(*args, **kwargs)  # type: ignore[operator]
+            return 2 * super().compute_loss(*args, **kwargs)
 
     class Own(Trainer):
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:

@@ -57,8 +57,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(path: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], str]:
-    found: Any = torch.load(path)
-    return found
+    weights, logs, kind = torch.load(path)
+    return weights, logs, kind
 
 
 @pytest.mark.parametrize(("kind", "wrapper"), [("spread", "DistributedDataParallel"), ("sharded", "FSDP")])
