@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def fit(methods: Sequence[Method], directory: Path, **settings: Any) -> dict[str
 
     config = TrainingConfig(**{"batch_size": 4, "max_steps": 4, "warmup_ratio": 0.0, "logging_steps": 1, **settings})
     model: Any = build_model()
+    job = replace(context(), sequences=mixture(methods))
     for method in methods:
-        model = method.prepare_model(model, context())
+        model = method.prepare_model(model, job)
     trained, _ = train_model(
         model,
         build_tokenizer(),

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from forgetless.data.sources import read_examples
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
+    from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
     from forgetless.methods.base import Method
+    from forgetless.methods.ewc import EWC
+    from forgetless.methods.l2_sp import L2SP
     from forgetless.methods.lora import LoRA, assert_base_frozen
+    from forgetless.methods.mas import MAS
     from forgetless.methods.replay import Replay
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
@@ -38,8 +42,12 @@ _HOMES = {
     "forgetless.data.sources": ["read_examples"],
     "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
     "forgetless.evaluate.runner": ["evaluate"],
+    "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.base": ["Method"],
+    "forgetless.methods.ewc": ["EWC"],
+    "forgetless.methods.l2_sp": ["L2SP"],
     "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
+    "forgetless.methods.mas": ["MAS"],
     "forgetless.methods.replay": ["Replay"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
@@ -48,6 +56,9 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "EWC",
+    "L2SP",
+    "MAS",
     "CheckResult",
     "Comparison",
     "Config",
@@ -70,12 +81,15 @@ __all__ = [
     "Verdict",
     "assert_base_frozen",
     "compare",
+    "estimate_fisher",
     "evaluate",
+    "load_fisher",
     "protect",
     "read_examples",
     "replay_mixture",
     "run",
     "run_checklist",
+    "save_fisher",
     "train",
 ]
 

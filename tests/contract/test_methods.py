@@ -17,12 +17,25 @@ NAMES = list(METHODS)
 
 # The options at which a method is plain fine-tuning, step for step. An adapter trains other parameters than plain
 # fine-tuning does, so it has none; what holds for it instead is tested in tests/unit/methods.
-NEUTRAL: dict[str, dict[str, Any]] = {"replay": {"share": 0.0}}
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "eaft": {"exponent": 0.0},
+    "ewc": {"strength": 0.0},
+    "flow": {"strength": 0.0},
+    "kl": {"strength": 0.0},
+    "l2_sp": {"strength": 0.0},
+    "mas": {"strength": 0.0},
+    "replay": {"share": 0.0},
+    "stm": {"threshold": None},
+    "talr": {"strength": 0.0},
+}
 WITHOUT_NEUTRAL = {"lora"}
+
+# Options without which a method would have nothing to do with a model of random weights.
+OPTIONS: dict[str, dict[str, Any]] = {"stm": {"threshold": 280.0}}
 
 
 def build(name: str) -> Method:
-    return build_method(METHODS.load, name)
+    return build_method(METHODS.load, {name: OPTIONS.get(name)})
 
 
 def test_every_method_has_a_neutral_strength_or_is_an_adapter() -> None:

@@ -8,8 +8,16 @@ from forgetless.registry import Registry
 METHODS: Registry[type[Method]] = Registry(
     "method",
     {
+        "eaft": "forgetless.methods.eaft:EAFT",
+        "ewc": "forgetless.methods.ewc:EWC",
+        "flow": "forgetless.methods.flow:FLOW",
+        "kl": "forgetless.methods.kl:KLToBase",
+        "l2_sp": "forgetless.methods.l2_sp:L2SP",
         "lora": "forgetless.methods.lora:LoRA",
+        "mas": "forgetless.methods.mas:MAS",
         "replay": "forgetless.methods.replay:Replay",
+        "stm": "forgetless.methods.stm:STM",
+        "talr": "forgetless.methods.talr:TALR",
     },
 )
 

@@ -72,13 +72,15 @@ class Context:
 class Step(Protocol):
     """One micro-batch, as `token_weights` and `penalty` see it.
 
-    `logits` are computed once, on first use, and shared by all methods.
+    `logits` are computed once, on first use, and shared by all methods; `supervised_logits` are the part of them that
+    the loss needs, and much cheaper where prompts are long.
     """
 
     model: nn.Module
     inputs: Mapping[str, Tensor]  # input_ids, attention_mask, labels: (batch, tokens)
     num_items: Tensor | int | None  # supervised tokens of the whole optimizer step, over all micro-batches
     global_step: int
+    num_micro_batches: int  # of the whole optimizer step; the trainer takes the mean of a penalty over them
 
     @property
     def labels(self) -> Tensor: ...  # (batch, tokens), -100 where nothing is learned
@@ -87,7 +89,13 @@ class Step(Protocol):
     def logits(self) -> Tensor: ...  # (batch, tokens, vocabulary)
 
     @property
+    def supervised_logits(self) -> Tensor: ...  # (supervised tokens, vocabulary), row by row
+
+    @property
     def token_losses(self) -> Tensor: ...  # (batch, tokens - 1), nats, 0 where nothing is learned
+
+    def mean_over_tokens(self, values: Tensor) -> Tensor:
+        """Returns the part of a mean over the supervised tokens of the optimizer step that a penalty has to return."""
 
 
 @method_options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,10 +17,22 @@ class PenaltyLog:
     """Collects values at every step, and norms of gradients at the steps that are logged.
 
     The share of a penalty is the norm of its gradient over the sum of the norms of the task's and all penalties'
-    gradients, in [0, 1]. Norms are those of one process, before clipping.
+    gradients, in [0, 1], before clipping.
+
+    Args:
+        names: Methods whose values are to be averaged over processes, which all give the same ones.
+        graphs: Those of them whose gradients are to be averaged too.
+        average: Takes the mean of a tensor over processes; None where there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        names: Sequence[str] = (),
+        graphs: Sequence[str] = (),
+        *,
+        average: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._names, self._graphs, self._average = names, graphs, average
         self._values: dict[str, list[Tensor]] = defaultdict(list)
         self._norms: dict[str, float] = {}
         self._task_norm = 0.0
@@ -52,16 +65,31 @@ class PenaltyLog:
             if gradient is not None:
                 sums[key] = sums[key] + gradient if key in sums else gradient
 
-    def start(self, model: nn.Module) -> None:
-        """Takes the accumulated gradients of the optimizer step: those of the task and of the penalties so far."""
+    def start(self, model: nn.Module, *, is_changed: bool = True) -> None:
+        """Takes the accumulated gradients of the optimizer step: those of the task and of the penalties so far.
+
+        Args:
+            model: The model that is trained.
+            is_changed: Whether methods will change them, so that they must be remembered.
+        """
         gradients = _gradients(model)
+        if self._average is not None:
+            for name in self._graphs:
+                self._gradients[name] = self._gathered(name, model, self._average)
         rest = dict(gradients)
         for parts in self._gradients.values():
             rest = {key: gradient - parts[key] if key in parts else gradient for key, gradient in rest.items()}
         self._task_norm = _norm(rest)
         self._norms = {name: _norm(parts) for name, parts in self._gradients.items()}
         self._gradients.clear()
-        self._before = {key: gradient.clone() for key, gradient in gradients.items()}
+        self._before = {key: gradient.clone() for key, gradient in gradients.items()} if is_changed else {}
+
+    def _gathered(self, name: str, model: nn.Module, average: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Averages the gradients of a penalty over processes, as those of the model are already."""
+        mine = self._gradients.get(name, {})
+        trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+        # Whichever process has one, every process takes part.
+        return {key: average(mine.get(key, torch.zeros_like(p))) for key, p in trained.items()}
 
     def note_change(self, name: str, model: nn.Module, *, is_penalty: bool) -> None:
         """Measures what a method has just added to the gradients in closed form.
@@ -90,13 +118,25 @@ class PenaltyLog:
         Returns:
             The mean value in nats, and the share of the gradient in [0, 1] where it was measured.
         """
-        logs = {f"penalty/{name}": float(torch.stack(values).mean()) for name, values in self._values.items()}
+        logs = {f"penalty/{name}": value for name, value in self._means().items()}
         total = self._task_norm + math.fsum(self._norms.values())
         if total > 0:
             logs |= {f"share/{name}": norm / total for name, norm in self._norms.items()}
         self._values.clear()
         self._norms = {}
         return logs
+
+    def _means(self) -> dict[str, float]:
+        """Returns the mean value of each penalty, over micro-batches and processes."""
+        names = list(dict.fromkeys([*self._names, *self._values]))
+        device = next((values[0].device for values in self._values.values() if values), None)
+        sums = torch.zeros(len(names), 2, device=device)
+        for row, name in zip(sums, names, strict=True):
+            for value in self._values.get(name, ()):
+                row += torch.stack([value.float(), torch.ones_like(value, dtype=torch.float)])
+        if self._average is not None and names:
+            sums = self._average(sums)
+        return {name: total / num for name, (total, num) in zip(names, sums.tolist(), strict=True) if num}
 
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:

@@ -6,100 +6,76 @@ the gradients and the checkpoints pass through the hooks of the methods. Without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from forgetless.data.encoding import Encoded
 from forgetless.data.sources import GeneralData, as_examples
 from forgetless.errors import ConfigError, RunError
-from forgetless.methods.base import Context, Method, refuse_conflicts
+from forgetless.methods.base import HOOKS, Context, Method, refuse_conflicts
+from forgetless.train.guards import (
+    refuse_data_methods,
+    refuse_engine,
+    refuse_stale_optimizer,
+    refuse_wrapped_model,
+)
 from forgetless.train.penalties import PenaltyLog
-
-
-class MicroBatch:
-    """One micro-batch as methods see it; logits are computed once, on first use.
-
-    Args:
-        model: The model that is trained, unwrapped.
-        inputs: `input_ids`, `attention_mask`, `labels`, each (batch, tokens).
-        num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
-        global_step: Optimizer steps that are done.
-        forward: Computes the logits of the model, (batch, tokens, vocabulary), with their graph.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Tensor],
-        num_items: Tensor | int | None,
-        *,
-        global_step: int,
-        forward: Callable[[], Tensor],
-    ) -> None:
-        self.model, self.inputs, self.num_items, self.global_step = model, inputs, num_items, global_step
-        self._forward = forward
-
-    @property
-    def labels(self) -> Tensor:
-        return self.inputs["labels"]
-
-    @cached_property
-    def logits(self) -> Tensor:
-        """Logits of the model that is trained, (batch, tokens, vocabulary), with their graph."""
-        return self._forward()
-
-    @cached_property
-    def token_losses(self) -> Tensor:
-        """Cross-entropy of each next token in nats, (batch, tokens - 1); 0 where nothing is learned."""
-        logits, labels = self.logits[:, :-1], self.labels[:, 1:]
-        losses = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
-        return losses.view_as(labels)  # ignore_index -100 gives 0
+from forgetless.train.rows import rows_of
+from forgetless.train.weighting import AnsweredModel, MicroBatch, multiply_weights
 
 
 class _Protected(Trainer):
     """The hooks' side of a protected trainer; only ever mixed into the class of a trainer that exists already."""
 
     methods: Sequence[Method]
+    users: Mapping[str, Sequence[Method]]  # the methods that implement a hook, by its name
     penalties: PenaltyLog
     optimizer_is_prepared: bool
+    weights_are_used: bool  # seen once, in the loss
+    finished_by: str | None
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        is_new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
-        if not self.optimizer_is_prepared:  # once: a training that resumes makes it once more
+        if is_new or not self.optimizer_is_prepared:  # a second training goes on with the optimizer of the first
             self.optimizer_is_prepared = True
-            for method in self.methods:
+            for method in self.users["prepare_optimizer"]:
                 method.prepare_optimizer(optimizer, self.model)  # type: ignore[arg-type]
         return optimizer
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        weighers = [method for method in self.methods if "token_weights" in method.overridden]
-        punishers = [method for method in self.methods if "penalty" in method.overridden]
-        if not model.training or not (weighers or punishers):
+        weighers, punishers = self.users["token_weights"], self.users["penalty"]
+        if not (weighers or punishers) or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         step = MicroBatch(
             self.accelerator.unwrap_model(model),
             dict(inputs),
             num_items_in_batch,
             global_step=self.state.global_step,
-            forward=lambda: model(**{k: v for k, v in inputs.items() if k != "labels"}, use_cache=False).logits,
+            forward=model,
+            num_micro_batches=self.current_gradient_accumulation_steps,
+            num_processes=self.accelerator.num_processes if self.args.average_tokens_across_devices else 1,
         )
-        weights = _product([method.token_weights(step) for method in weighers])
-        loss: Any
-        if weights is None:
-            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
+        weights = multiply_weights([method.token_weights(step) for method in weighers])
+        penalty = self._penalty(step, punishers)
+        if weights is None and not step.is_projected:
+            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         else:
-            loss = reduce_token_losses(self, step.token_losses * weights, step.labels, step.num_items)
-        loss = loss + self._penalty(step, punishers)
-        return (loss, {"loss": loss, "logits": step.logits}) if return_outputs else loss
+            answered = AnsweredModel(step, weights)
+            result = super().compute_loss(answered, inputs, return_outputs, num_items_in_batch)  # type: ignore[arg-type]
+            if weights is not None and not self.weights_are_used:
+                answered.refuse_unused(result[0] if return_outputs else result)
+                self.weights_are_used = True
+        return (result[0] + penalty, result[1]) if return_outputs else result + penalty
 
     def _penalty(self, step: MicroBatch, methods: Sequence[Method]) -> Tensor | float:
         """Sums the penalties, each divided over the micro-batches of the optimizer step."""
@@ -109,24 +85,45 @@ class _Protected(Trainer):
             if value is not None:
                 num = self.current_gradient_accumulation_steps
                 self.penalties.add(method.name, value)
-                if self._is_logged:
+                if self._is_measured:
                     self.penalties.add_gradient(method.name, value / num, step.model)
                 total = total + value
-        # Without a token count the trainer itself divides the loss by the number of micro-batches.
-        return total / self.current_gradient_accumulation_steps if step.num_items is not None else total
+        return total / self.current_gradient_accumulation_steps if self._is_scaled(step) else total
+
+    def _is_scaled(self, step: MicroBatch) -> bool:
+        """Whether the trainer takes the loss as one that is divided over the micro-batches already."""
+        if (known := getattr(self, "loss_is_scaled_for_ga", None)) is not None:
+            return bool(known)
+        return (self.model_accepts_loss_kwargs and step.num_items is not None) or self.compute_loss_func is not None
 
     @property
-    def _is_logged(self) -> bool:
+    def _is_reentrant(self) -> bool:
+        """Whether activations are recomputed in the way that only knows whole backward passes."""
+        names = (
+            "activation_checkpointing_kwargs",
+            "gradient_checkpointing_kwargs",
+        )  # the name of transformers 5, and 4
+        found = [(getattr(self.args, name, None) or {}).get("use_reentrant") for name in names]
+        return bool(self.args.gradient_checkpointing) and any(found)
+
+    @property
+    def _is_measured(self) -> bool:
         """Whether the optimizer step that is under way will be logged, so that its gradients are worth measuring."""
-        step, every = self.state.global_step, max(1, int(self.state.logging_steps))
-        return (step + 1) % every == 0 or (step == 0 and self.args.logging_first_step)
+        step, args = self.state.global_step, self.args
+        if self._is_reentrant:
+            return False  # torch can't take gradients of a part of the loss through reentrant checkpoints
+        if step == 0 and args.logging_first_step:
+            return True
+        if args.logging_strategy == "epoch":
+            num = len(self.callback_handler.train_dataloader)  # type: ignore[arg-type]
+            return (step + 1) % math.ceil(num / args.gradient_accumulation_steps) == 0
+        return args.logging_strategy == "steps" and (step + 1) % max(1, int(self.state.logging_steps)) == 0
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss: Tensor = super().training_step(*args, **kwargs)
-        if self.accelerator.sync_gradients:
-            changers = [method for method in self.methods if "adjust_gradients" in method.overridden]
-            if changers or self.penalties.has_gradients:
-                self._adjust_gradients(changers)
+        has_penalties = self._is_measured and self.users["penalty"]  # alike in all processes
+        if self.accelerator.sync_gradients and (self.users["adjust_gradients"] or has_penalties):
+            self._adjust_gradients(self.users["adjust_gradients"])
         return loss
 
     def _adjust_gradients(self, methods: Sequence[Method]) -> None:
@@ -137,37 +134,61 @@ class _Protected(Trainer):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if scale != 1.0:
             torch._foreach_div_(gradients, scale)
-        log = self.penalties
-        if self._is_logged:
-            log.start(model)
+        log, is_measured = self.penalties, self._is_measured
+        if is_measured:
+            log.start(model, is_changed=bool(methods))
         for method in methods:
             value = method.adjust_gradients(model)
             if value is not None:
                 log.add(method.name, value)
-            if self._is_logged:
+            if is_measured:
                 log.note_change(method.name, model, is_penalty=value is not None)
-        if self._is_logged:
+        if is_measured:
             log.finish()
         if scale != 1.0:
             torch._foreach_mul_([p.grad for p in model.parameters() if p.grad is not None], scale)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        logs |= self.penalties.take()
+        if "loss" in logs:  # not the figures of an evaluation
+            logs |= self.penalties.take()
         super().log(logs, *args, **kwargs)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Before the trainer's own files: a checkpoint that is cut off then lacks what tells that it is whole.
+        directory = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         for method in self.methods:
-            path = Path(resume_from_checkpoint) / _state_file(method)
+            tensors = {name: _whole(tensor).contiguous() for name, tensor in method.state_dict().items()}
+            if tensors and self.args.should_save:
+                directory.mkdir(parents=True, exist_ok=True)
+                save_file(tensors, directory / _state_file(method))
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for method in self.methods if checkpoint is not None else ():
+            path = Path(str(checkpoint)) / _state_file(method)
             if path.is_file():
                 method.load_state_dict(load_file(path))
+            elif method.state_dict():
+                raise RunError(
+                    f"{checkpoint} keeps no state of method {method.name!r}, which was not in use when it was saved: "
+                    "start anew, or leave the method out"
+                )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        if self.finished_by is not None:
+            raise RunError(
+                f"method {self.finished_by!r} has made the final model out of the one that was trained: "
+                "make a new trainer to train it further"
+            )
         result = super().train(*args, **kwargs)
         model: Any = self.model
-        for method in self.methods:
-            model = method.finish(model)
-        self.model = model
+        for method in self.users["finish"]:
+            finished = method.finish(model)
+            if finished is not model:
+                self.finished_by, model = method.name, finished
+        if model is not self.model:
+            self.model = self.model_wrapped = self.callback_handler.model = model
         return result
 
 
@@ -190,41 +211,26 @@ def reduce_token_losses(trainer: Trainer, losses: Tensor, labels: Tensor, num_it
     return loss * trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else loss
 
 
-def _product(weights: Sequence[Tensor | None]) -> Tensor | None:
-    """Multiplies the token weights of all methods."""
-    given = [weight for weight in weights if weight is not None]
-    if not given:
-        return None
-    total = given[0]
-    for weight in given[1:]:
-        total = total * weight
-    return total
-
-
 def _state_file(method: Method) -> str:
     return f"forgetless_{method.name}.safetensors"
 
 
-class _Hooks(TrainerCallback):
-    """The hooks that a callback can reach: after the optimizer step, and when a checkpoint is written."""
+def _whole(tensor: Tensor) -> Tensor:
+    """Gathers a tensor that is spread over processes; every process must take part."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
-    def __init__(self, methods: Sequence[Method]) -> None:
-        self.steppers = [method for method in methods if "after_step" in method.overridden]
-        self.methods = methods
+
+class _Hooks(TrainerCallback):
+    """The hook that only a callback can reach: after the optimizer step."""
+
+    def __init__(self, trainer: Trainer, methods: Sequence[Method]) -> None:
+        self._trainer, self._methods = trainer, methods
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for method in self.steppers:
-            method.after_step(kwargs["model"])
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        for method in self.methods:
-            if tensors := method.state_dict():
-                directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-                save_file(
-                    {name: tensor.contiguous() for name, tensor in tensors.items()}, directory / _state_file(method)
-                )
+        if self._methods and not self._trainer.accelerator.optimizer_step_was_skipped:
+            for method in self._methods:
+                method.after_step(self._trainer.model)  # type: ignore[arg-type]
 
 
 def protect(
@@ -243,17 +249,14 @@ def protect(
         The same trainer.
 
     Raises:
-        ConfigError: Methods conflict, one of them changes the data (the trainer has encoded it already), or the
-            trainer is protected already.
+        ConfigError: Methods conflict with one another or with the trainer, one of them changes the data (the trainer
+            has encoded it already), or the trainer is protected already.
     """
     if isinstance(trainer, _Protected):
         raise ConfigError("this trainer is protected already: pass all methods in one call")
-    for method in methods:
-        if "prepare_data" in method.overridden:
-            raise ConfigError(
-                f"method {method.name!r} changes the data, which this trainer has encoded already: "
-                "mix it before you make the trainer, with forgetless.replay_mixture"
-            )
+    refuse_data_methods(methods)
+    refuse_wrapped_model(trainer, methods)
+    refuse_engine(trainer, methods)
     model: Any = trainer.model
     held = {"the adapter"} if getattr(model, "peft_config", None) else set()
     refuse_conflicts(methods, held=held)
@@ -262,8 +265,9 @@ def protect(
         method.check(context)
     for method in methods:
         model = method.prepare_model(model, context)
+    refuse_stale_optimizer(trainer, model)
     if model is not trainer.model:
-        trainer.model = trainer.model_wrapped = model.to(trainer.args.device)
+        _replace_model(trainer, model)
     return attach(trainer, methods, held=held)
 
 
@@ -274,16 +278,17 @@ def _context(trainer: Trainer, general: GeneralData) -> Context:
         general=as_examples(general, origin="general"),
         tokenizer=trainer.processing_class,
         max_tokens=getattr(trainer.args, "max_length", None) or 512,
-        sequences=_encoded(trainer.train_dataset),
+        sequences=rows_of(trainer),
     )
 
 
-def _encoded(dataset: Any) -> list[Encoded]:
-    """Returns the rows of a trainer's data that carry both ids and labels; none where its collator makes the labels."""
-    columns = getattr(dataset, "column_names", None) or ()
-    if not {"input_ids", "labels"} <= set(columns):
-        return []
-    return [Encoded(list(row["input_ids"]), list(row["labels"])) for row in dataset]
+def _replace_model(trainer: Trainer, model: Any) -> None:
+    """Gives a trainer another model than it was made with, wherever it keeps one."""
+    if trainer.place_model_on_device:
+        model = model.to(trainer.args.device)
+    trainer.model = trainer.model_wrapped = trainer.callback_handler.model = model
+    if trainer.args.gradient_checkpointing and hasattr(model, "enable_input_require_grads"):
+        model.enable_input_require_grads()  # nothing below an adapter is trained: reentrant checkpoints would cut there
 
 
 def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] = ()) -> Trainer:
@@ -301,15 +306,32 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
         ConfigError: Methods conflict, or need gradients that the trainer's engine keeps to itself.
     """
     refuse_conflicts(methods, held=held)
-    if trainer.is_deepspeed_enabled and any("adjust_gradients" in method.overridden for method in methods):
-        raise ConfigError("DeepSpeed keeps gradients to itself: methods that change gradients need FSDP or DDP")
+    refuse_engine(trainer, methods)
     kind = type(trainer)
-    trainer.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})
-    trainer.methods = tuple(methods)  # type: ignore[attr-defined]
-    trainer.penalties = PenaltyLog()  # type: ignore[attr-defined]
-    trainer.optimizer_is_prepared = False  # type: ignore[attr-defined]
-    trainer.add_callback(_Hooks(methods))
+    protected: Any = trainer
+    protected.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})
+    protected.methods = tuple(methods)
+    protected.users = {hook: [method for method in methods if hook in method.overridden] for hook in HOOKS}
+    protected.penalties = _penalty_log(trainer, protected.users)
+    protected.optimizer_is_prepared = False
+    protected.weights_are_used = False
+    protected.finished_by = None
+    trainer.add_callback(_Hooks(trainer, protected.users["after_step"]))
     return trainer
+
+
+def _penalty_log(trainer: Trainer, users: Mapping[str, Sequence[Method]]) -> PenaltyLog:
+    """Makes the log of penalties, which averages over processes where there are several."""
+    if trainer.accelerator.num_processes == 1:
+        return PenaltyLog()
+    graphs = [method.name for method in users["penalty"]]
+    names = [*graphs, *(method.name for method in users["adjust_gradients"])]
+    # Sharded gradients are sums over processes already.
+    return PenaltyLog(
+        names,
+        () if trainer.is_fsdp_enabled else graphs,
+        average=partial(trainer.accelerator.reduce, reduction="mean"),
+    )
 
 
 def refuse_divergence(loss: float, step: int) -> None:

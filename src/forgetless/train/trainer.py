@@ -25,6 +25,7 @@ from forgetless.data.encoding import IGNORED, Encoded
 from forgetless.errors import RunError
 from forgetless.models import quiet_transformers
 from forgetless.train.protection import attach, reduce_token_losses, refuse_divergence
+from forgetless.train.weighting import AnsweredModel
 
 if TYPE_CHECKING:
     from forgetless.config import TrainingConfig
@@ -181,6 +182,8 @@ class AnswerTrainer(SFTTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = inputs["labels"]
+        if isinstance(model, AnsweredModel) and not return_outputs:
+            return reduce_token_losses(self, model.losses, labels, num_items_in_batch)
         if return_outputs or labels.device.type != "cpu" or not _keeps_logits(self.model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         is_learned = (labels != IGNORED).any(0)

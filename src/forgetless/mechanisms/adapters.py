@@ -1,0 +1,111 @@
+"""Adapters of PEFT: how one is put on a model, and whether the base is still there behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from forgetless.errors import ConfigError
+from forgetless.models import quiet_transformers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Initialisations of LoRA that leave the base's weights as they are. PiSSA, OLoRA, CorDA, LoftQ and others write into
+# them, and switching such an adapter off leaves something that is neither model.
+_NEUTRAL_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+# Of these kinds of adapter it is known that they keep the base's weights beside their own.
+_KINDS = ("LORA", "OSF")
+_ADAPTER_PARTS = ("lora_", "osf_", "modules_to_save", "trainable_tokens_")
+
+
+def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.Module:
+    """Puts a fresh adapter on a model; its random start comes from the seed, the global generator stays as it was.
+
+    Args:
+        model: A model without an adapter; its weights are kept and frozen.
+        config: A configuration of PEFT's.
+        method: Name of the method that asks, for messages.
+        seed: Seed of the start.
+
+    Returns:
+        A `peft.PeftModel` around the model, in which only the adapter is trained.
+
+    Raises:
+        ConfigError: The model has an adapter already, or none of the target modules.
+    """
+    import torch
+    from peft import PeftModel, get_peft_model
+
+    if isinstance(model, PeftModel):
+        raise ConfigError(f"the model carries an adapter already: merge it first, or drop method {method!r}")
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(seed)
+        try:
+            adapted: nn.Module = get_peft_model(model, config)
+        except ValueError as error:
+            raise ConfigError(f"method {method!r}, option 'target_modules': {error}") from None
+    assert_base_frozen(adapted)
+    return adapted
+
+
+def is_base_behind_adapter(model: Any) -> bool:
+    """Whether a model is its base, bit for bit, while its adapters are switched off.
+
+    Only then may `disable_adapter()` stand for the base: as the reference of a KL penalty, or as the model "before".
+
+    Args:
+        model: Any model.
+
+    Returns:
+        False for a model without an adapter, for an adapter whose start wrote into the base (PiSSA, OLoRA, CorDA, ...),
+        one that is merged, one beside which parameters of the base are trained, and kinds of adapter that aren't known.
+    """
+    configs = getattr(model, "peft_config", None)
+    if not isinstance(configs, dict) or not configs or not hasattr(model, "disable_adapter"):
+        return False
+    is_untouched = all(_leaves_base(config) for config in configs.values())
+    is_merged = any(getattr(module, "merged_adapters", None) for module in model.modules())
+    return is_untouched and not is_merged and not _trained_base_parameters(model)
+
+
+def _leaves_base(config: Any) -> bool:
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    return (
+        kind in _KINDS
+        and getattr(config, "init_lora_weights", True) in _NEUTRAL_STARTS
+        and getattr(config, "bias", "none") == "none"
+        and not getattr(config, "layer_replication", None)
+    )
+
+
+def _trained_base_parameters(model: nn.Module) -> list[str]:
+    """Returns the names of trained parameters that belong to no adapter."""
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return [name for name in trained if not any(part in name for part in _ADAPTER_PARTS)]
+
+
+def assert_base_frozen(model: nn.Module) -> None:
+    """Raises unless nothing but adapter parameters is trained, so that switching the adapter off restores the base.
+
+    Frozen is not harmless: with the adapter on the model's answers change, on old questions too.
+
+    Args:
+        model: A `peft.PeftModel`.
+
+    Raises:
+        ConfigError: A base parameter is trainable, no adapter parameter is, or the initialisation of the adapter has
+            changed the base's weights (PiSSA, OLoRA, CorDA, ...), so that "adapter off" is not the base.
+    """
+    configs: Mapping[str, Any] = getattr(model, "peft_config", {})
+    if not configs:
+        raise ConfigError(f"{type(model).__name__} carries no adapter: wrap it with peft.get_peft_model first")
+    for name, config in configs.items():
+        start = getattr(config, "init_lora_weights", True)
+        if start not in _NEUTRAL_STARTS:
+            raise ConfigError(f"adapter {name!r} starts with {start!r}, which changes the base's weights")
+    strays = _trained_base_parameters(model)
+    if strays:
+        raise ConfigError(f"{len(strays)} base parameters are trained ({', '.join(strays[:3])}, ...): freeze them")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("no adapter parameter is trainable: load the adapter with is_trainable=True")

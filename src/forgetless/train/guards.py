@@ -1,0 +1,126 @@
+"""What a trainer of the user's own must be like for methods to be attached to it; each refusal names the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+
+from forgetless.errors import ConfigError
+from forgetless.methods.base import Method
+
+_OWN_GRADIENTS = frozenset({"adjust_gradients", "after_step", "prepare_optimizer"})
+
+
+def users_of(methods: Iterable[Method], hooks: Iterable[str]) -> list[str]:
+    """Returns the names of the methods that implement one of the hooks, in order."""
+    wanted = frozenset(hooks)
+    return [method.name for method in methods if method.overridden & wanted]
+
+
+def refuse_data_methods(methods: Sequence[Method]) -> None:
+    """Refuses methods that change data, which a trainer that exists has encoded already.
+
+    Args:
+        methods: The methods to attach.
+
+    Raises:
+        ConfigError: One of them changes the data.
+    """
+    for name in users_of(methods, {"prepare_data"}):
+        raise ConfigError(
+            f"method {name!r} changes the data, which this trainer has encoded already: mix it before you make the "
+            "trainer, with forgetless.replay_mixture (general examples) or forgetless.generate_replay (the base's own)"
+        )
+
+
+def refuse_wrapped_model(trainer: Trainer, methods: Sequence[Method]) -> None:
+    """Refuses a trainer whose model methods can't prepare any more.
+
+    Args:
+        trainer: The trainer, before anything is changed.
+        methods: The methods to attach.
+
+    Raises:
+        ConfigError: The model is wrapped for many processes or compiled already, or will be made anew.
+    """
+    model: Any = trainer.model
+    if trainer.accelerator.unwrap_model(model, keep_torch_compile=False) is not model:
+        raise ConfigError(
+            f"the trainer's model is wrapped already ({type(model).__name__}): give the trainer the model itself, "
+            "which it wraps when training starts"
+        )
+    names = users_of(methods, {"prepare_model"})
+    if names and trainer.model_wrapped is not model:
+        raise ConfigError(f"this trainer has trained already: protect it before train(), for method {names[0]!r}")
+    if names and trainer.model_init is not None:
+        raise ConfigError(
+            f"model_init makes a new model when training starts, without what method {names[0]!r} prepared: "
+            "give the trainer a model instead"
+        )
+
+
+def refuse_stale_optimizer(trainer: Trainer, model: nn.Module) -> None:
+    """Refuses an optimizer made before the methods changed what is trained.
+
+    Args:
+        trainer: The trainer.
+        model: The model as the methods prepared it.
+
+    Raises:
+        ConfigError: The trainer carries an optimizer that lacks parameters that are to be trained.
+    """
+    if trainer.optimizer is None:
+        return
+    held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if missing:
+        raise ConfigError(
+            f"the trainer's optimizer lacks {len(missing)} parameters that the methods train ({missing[0]}, ...): "
+            "pass optimizer_cls_and_kwargs= instead of optimizers=, so that it is made when training starts"
+        )
+
+
+def refuse_engine(trainer: Trainer, methods: Sequence[Method]) -> None:
+    """Refuses methods whose hooks the trainer's engine keeps from acting.
+
+    Args:
+        trainer: The trainer.
+        methods: The methods to attach.
+
+    Raises:
+        ConfigError: Gradients and weights are out of reach, or the loss isn't one of tokens that could be weighed.
+    """
+    names = users_of(methods, _OWN_GRADIENTS)
+    if names and trainer.is_deepspeed_enabled:
+        raise ConfigError(
+            f"DeepSpeed keeps gradients and weights to itself, which method {names[0]!r} changes: use FSDP 2 or DDP"
+        )
+    plugin: Any = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if names and trainer.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 1:
+        raise ConfigError(
+            f"FSDP 1 flattens the weights that method {names[0]!r} must tell apart: set fsdp_version to 2"
+        )
+    for name in users_of(methods, {"token_weights"}):
+        if reason := _unweighable(trainer):
+            raise ConfigError(f"method {name!r} weighs the losses of tokens, which {reason}")
+
+
+def _unweighable(trainer: Trainer) -> str | None:
+    """Says why the token losses of a trainer can't be weighed, and the way out; None where they can."""
+    loss_type = getattr(trainer.args, "loss_type", None) or "nll"
+    parallelism: Any = getattr(trainer.accelerator, "parallelism_config", None)
+    config: Any = getattr(trainer.model, "config", None)
+    if trainer.compute_loss_func is not None:
+        return "compute_loss_func replaces: leave it out, or weigh the tokens in it"
+    if trainer.label_smoother is not None:
+        return "label smoothing replaces: set label_smoothing_factor to 0"
+    if loss_type not in {"nll", "chunked_nll"}:
+        return f"loss_type={loss_type!r} weighs by a rule of its own: set loss_type='nll'"
+    if getattr(config, "is_encoder_decoder", False):
+        return "an encoder-decoder model aligns in another way: use a causal language model"
+    if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+        return "context or sequence parallelism spreads over processes: switch it off"
+    return None

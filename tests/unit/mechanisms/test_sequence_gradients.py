@@ -1,0 +1,122 @@
+"""Modules of unusual kinds: what the batched pass can't cover is taken one sequence at a time, and agrees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import forgetless.mechanisms.gradient_rules as rules
+from forgetless.mechanisms.fisher import estimate_fisher, estimate_sensitivity
+from forgetless.mechanisms.sequence_gradients import _Recorder
+from language_models import build, padded_batch, plain_fisher, relative_error
+
+LOOPED: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = _Recorder.finish
+    LOOPED.clear()
+
+    def watched(self: _Recorder) -> list[str]:
+        LOOPED.extend(left := finish(self))
+        return left
+
+    monkeypatch.setattr(_Recorder, "finish", watched)
+
+
+class Odd(nn.Module):
+    """A language model with one part of each awkward kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(61, 8)
+        self.frozen = nn.Embedding(61, 8).requires_grad_(False)
+        self.norm = nn.LayerNorm(8)
+        self.twice = nn.Linear(8, 8)
+        self.flat = nn.Linear(8, 8)
+        self.functional = nn.Linear(8, 8)
+        self.gate = Gate()
+        self.scaled = Doubled(8, 8)
+        self.free = nn.Parameter(torch.randn(8))
+        self.unused = nn.Linear(8, 8)
+        self.by_hand = nn.Embedding(61, 8)
+        self.head = nn.Linear(8, 61, bias=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        x = self.norm(self.embedding(input_ids) + self.frozen(input_ids))
+        x = self.twice(self.twice(x).relu_()) + self.flat(x.flatten(0, 1)).view_as(x)
+        x = x + nn.functional.linear(x, self.functional.weight, self.functional.bias) * self.free
+        x = self.scaled(self.gate(x, x.tanh()))
+
+        class Output:
+            logits = self.head(x) + (x + self.by_hand(input_ids)) @ self.by_hand.weight.T
+
+        return Output
+
+
+class Gate(nn.Module):
+    """A module with two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return x * gate * self.weight
+
+
+class Doubled(nn.Linear):
+    """A linear module that computes something else."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * 2
+
+
+def test_what_the_batched_pass_can_not_cover_is_taken_one_by_one() -> None:
+    model = Odd().eval()
+    found = estimate_fisher(model, [padded_batch()], labels="empirical")
+    expected = plain_fisher(model, padded_batch())
+    assert relative_error(found, {name: expected[name] for name in found}) < 1e-5
+    assert {name.partition(".")[0] for name in LOOPED} == {
+        *("flat", "functional", "gate", "scaled", "free", "unused"),
+        "by_hand",  # a tied output layer
+        "twice",  # changed in place, which loses a hook
+    }
+    assert not found["unused.weight"].any()
+    del model.frozen
+    sensitivity = estimate_sensitivity(Odd(), [padded_batch()])
+    assert all(sensitivity[name].any() for name in sensitivity if not name.startswith("unused"))
+
+
+@pytest.mark.parametrize("kind", ["llama", "tied", "gpt2", "qwen3", "gemma3"])
+def test_common_models_need_no_loop(kind: str) -> None:
+    estimate_fisher(build(kind), [padded_batch()])
+    assert not LOOPED
+
+
+def test_experts_are_taken_one_by_one() -> None:
+    estimate_fisher(build("mixtral"), [padded_batch()])
+    assert LOOPED
+    assert all(".mlp." in name for name in LOOPED)
+
+
+@pytest.mark.parametrize("chunk", [1, 700, 2**20])
+@pytest.mark.parametrize("estimate", [estimate_fisher, estimate_sensitivity])
+def test_the_size_of_chunks_changes_nothing(chunk: int, estimate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = estimate(build("biased"), [padded_batch()])
+    monkeypatch.setattr(rules, "CHUNK_ON_CPU", chunk)
+    assert relative_error(estimate(build("biased"), [padded_batch()]), whole) < 1e-5
+
+
+def test_a_model_whose_parts_are_all_frozen_but_late_ones_starts_its_graph_there() -> None:
+    model = build("llama").requires_grad_(False)
+    wanted = model.model.layers[1].mlp.requires_grad_(True)
+    found = estimate_fisher(model, [padded_batch()], labels="empirical")
+    assert len(found) == len(list(wanted.parameters()))
+    expected = plain_fisher(build("llama"), padded_batch())
+    assert relative_error(found, {name: expected[name] for name in found}) < 1e-5
