@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import math
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import torch
-from skills import END, IDS, SKILLS, VOCABULARY, Item, World, encode_item, held_out, taught
+from benchmarks.laboratory.skills import END, IDS, SKILLS, VOCABULARY, Item, World, encode_item, held_out, taught
 from torch import Tensor, nn
 
 SIZES = {"hidden_size": 112, "intermediate_size": 320, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -89,7 +92,7 @@ def pretrain(seed: int, directory: Path, *, log: Any = print) -> Any:
     """
     from transformers import LlamaForCausalLM
 
-    path = directory / f"base-{seed}-{_fingerprint()}"
+    path = directory / f"base-{seed}-{_fingerprint(seed)}"
     if (path / "model.safetensors").exists():
         return LlamaForCausalLM.from_pretrained(path).eval()
     world, model = World(seed), build_model(seed)
@@ -121,11 +124,11 @@ def _rate(step: int) -> float:
     return warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / NUM_STEPS)) / 2)
 
 
-def _fingerprint() -> str:
-    """Names what a base model depends on: this file and the skills."""
-    here = Path(__file__).parent
-    content = b"".join((here / name).read_bytes() for name in ("skills.py", "base_models.py"))
-    return hashlib.sha256(content).hexdigest()[:10]
+def _fingerprint(seed: int) -> str:
+    """Names what a base model depends on: sizes, settings and what it is taught, not how that is written down."""
+    items = itertools.islice(taught(World(seed), random.Random(f"pretraining {seed}"), shares=SHARES, avoid=set()), 500)
+    known = [SIZES, NUM_STEPS, BATCH, RATE, QUESTIONS_FROM, VOCABULARY, NUM_HELD_OUT, *map(astuple, items)]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:10]
 
 
 if __name__ == "__main__":

@@ -52,7 +52,18 @@ WORDS = (
 VOCABULARY = tuple(
     dict.fromkeys(
         itertools.chain(
-            WORDS, DIGITS, LETTERS, CAPITALS, SYLLABLES, *VALUES.values(), NOUNS, VERBS, ADJECTIVES, FOREIGN, FORMS, [MANY]
+            WORDS,
+            DIGITS,
+            LETTERS,
+            CAPITALS,
+            SYLLABLES,
+            *VALUES.values(),
+            NOUNS,
+            VERBS,
+            ADJECTIVES,
+            FOREIGN,
+            FORMS,
+            [MANY],
         )
     )
 )
@@ -220,7 +231,7 @@ def encode_item(item: Item) -> tuple[list[int], int]:
     return start + [IDS[word] for word in f"{item.answer} {END}".split()], len(start)
 
 
-def target_items(world: World, seed: int, *, num_keys: int = 48) -> tuple[list[Item], list[Item]]:
+def target_items(world: World, seed: int, *, num_keys: int = 24) -> tuple[list[Item], list[Item]]:
     """Returns the narrow task: facts about new things, whose answers are given in a new form.
 
     The questions are worded like those about the facts that the base knows, which are answered with the bare value:
@@ -232,17 +243,15 @@ def target_items(world: World, seed: int, *, num_keys: int = 48) -> tuple[list[I
         num_keys: How many things.
 
     Returns:
-        What is trained on (each fact in three phrasings), and the questions that test it (each in another one).
+        What is trained on (each fact in three phrasings), and the questions that test it (each in the two others).
     """
     draw = random.Random(f"target {seed}")
     train, test = [], []
     for key in draw.sample(world.spare_keys, num_keys):
         attribute = draw.choice(sorted(VALUES))
         answer = f"{draw.choice(VALUES[attribute])} ! !"
-        order = draw.sample(range(len(PHRASINGS)), 4)
-        asked = [
-            Item("target", PHRASINGS[number].format(key=key, attribute=attribute), answer) for number in order
-        ]
+        order = draw.sample(PHRASINGS, len(PHRASINGS))
+        asked = [Item("target", phrasing.format(key=key, attribute=attribute), answer) for phrasing in order]
         train += asked[:3]
-        test.append(asked[3])
+        test += asked[3:]
     return train, test

@@ -1,0 +1,2 @@
+def summarise(rows, path):
+    return {}
