@@ -23,14 +23,15 @@ from benchmarks.laboratory.skills import (
     Item,
     World,
     held_out,
-    taught,
     target_items,
+    taught,
 )
 
 NUM_BASES = 3
 NUM_GENERAL = 300  # examples that stand for a user's general data
 NUM_SAMPLED = 512  # sequences that a base samples for its own replay
 LONGEST_WRITTEN = 24  # tokens
+NUM_CHOOSING = 40  # questions per skill by which settings are chosen; a search looks at them often
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def set_scene(seed: int, directory: Path) -> Scene:
     train, test = target_items(world, seed)
     base = pretrain(number, directory, log=lambda line: print(f"base {number}: {line}", flush=True))
     questions = {skill: items[::2] for skill, items in judged.items()}
-    validation = {skill: items[1::2] for skill, items in judged.items()}
+    validation = {skill: items[1::2][:NUM_CHOOSING] for skill, items in judged.items()}
     return Scene(
         seed=seed,
         base=base,

@@ -46,9 +46,9 @@ FOREIGN = tuple(f"{c}{v}{e}" for c, v, e in itertools.product("hjwqxy", "aeo", "
 FORMS = ("-ol", "-ep")  # endings of the two noun classes
 MANY = "mu"
 WORDS = (
-    "<pad> <user> <assistant> <end> add and copy reverse json list upper translate one many { } [ ] : , ? . ! ; = ' "
-    "what has tell the of which name its color home"
-).split()
+    *("<pad>", USER, ASSISTANT, END, "add", "and", "copy", "reverse", "json", "list", "upper", "translate"),
+    *("one", "many", *"{}[]:,?.!;='", "what", "has", "tell", "the", "of", "which", "name", "its", "color", "home"),
+)
 VOCABULARY = tuple(
     dict.fromkeys(
         itertools.chain(
