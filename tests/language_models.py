@@ -25,7 +25,7 @@ def build(kind: str) -> Any:
     """Returns a tiny model of a kind; its weights are the same every time."""
     import transformers as t
 
-    ids = {"bos_token_id": 0, "eos_token_id": 1}
+    ids: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1}
     makers: dict[str, Any] = {
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**_SIZES)),
         "tied": lambda: t.LlamaForCausalLM(t.LlamaConfig(**_SIZES, tie_word_embeddings=True)),

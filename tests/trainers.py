@@ -24,7 +24,7 @@ GENERATION_TEMPLATE = (
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
     return {
         "output_dir": str(directory),
-        "max_steps": 3,
+        "max_steps": 2,
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-2,
         "report_to": "none",
@@ -97,7 +97,7 @@ def sft_trainer(
     tokenizer: Any = build_tokenizer()
     if template is not None:
         tokenizer.chat_template = template
-    defaults = {"bf16": False, "gradient_checkpointing": False, "max_length": 64}
+    defaults = {"bf16": False, "activation_checkpointing": False, "max_length": 64}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return SFTTrainer(

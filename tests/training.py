@@ -14,6 +14,7 @@ from forgetless.config import TrainingConfig
 from forgetless.data.encoding import Encoded, encode_examples
 from forgetless.data.examples import Example, Message
 from forgetless.methods.base import Context, Method
+from writers import stub_writer
 
 GENERAL = [Example(text=f"Fact {number}: water is wet.", origin="general") for number in range(8)]
 DOMAIN = [
@@ -22,7 +23,9 @@ DOMAIN = [
 
 
 def context() -> Context:
-    return Context(seed=0, general=GENERAL, tokenizer=build_tokenizer(), max_tokens=64)
+    return Context(
+        seed=0, general=GENERAL, tokenizer=build_tokenizer(), max_tokens=64, writer=stub_writer(), can_write=True
+    )
 
 
 def mixture(methods: Sequence[Method]) -> list[Encoded]:

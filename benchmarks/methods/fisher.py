@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/methods/fisher.py [--repeats 7] [--out benchmarks/methods/fisher.json]
 
-What is compared runs in turn within each repeat, so that a busy machine slows all of it alike. Ratios are taken within a
-repeat, of the clock's seconds and of the processor's (which other processes hardly touch; with one thread), and their
+What is compared runs in turn within each repeat, so that a busy machine slows all of it alike. Ratios are taken within
+a repeat, of the clock's seconds and of the processor's (which other processes hardly touch; with one thread), and their
 median and range are written. `second` is the ordinary pass once more: its ratio to the first is the noise.
 """
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from forgetless.methods.lora import LoRA, assert_base_frozen
     from forgetless.methods.mas import MAS
     from forgetless.methods.replay import Replay
+    from forgetless.methods.rewrite import Rewrite
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
     from forgetless.train.protection import protect
+    from forgetless.writing import generate_replay
 
 _HOMES = {
     "forgetless.checklist": ["run_checklist"],
@@ -49,9 +51,11 @@ _HOMES = {
     "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
     "forgetless.methods.mas": ["MAS"],
     "forgetless.methods.replay": ["Replay"],
+    "forgetless.methods.rewrite": ["Rewrite"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
     "forgetless.train.protection": ["protect"],
+    "forgetless.writing": ["generate_replay"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -71,6 +75,7 @@ __all__ = [
     "Method",
     "ModelError",
     "Replay",
+    "Rewrite",
     "Role",
     "Row",
     "RunError",
@@ -83,6 +88,7 @@ __all__ = [
     "compare",
     "estimate_fisher",
     "evaluate",
+    "generate_replay",
     "load_fisher",
     "protect",
     "read_examples",

@@ -18,6 +18,7 @@ from forgetless.evaluate.requests import Decoding
 from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.job import Job, plan
 from forgetless.judging import build_pages
+from forgetless.methods.base import Context
 from forgetless.progress import Reporter, Silent
 from forgetless.records import (
     Attribution,
@@ -265,30 +266,55 @@ def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
     return loaded
 
 
-def mix_data(job: Job, loaded: LoadedModel, directory: Path) -> Sequence[Example]:
+def mix_data(job: Job, context: Context) -> Sequence[Example]:
     """Returns the mixture that the methods make of the domain examples."""
-    context = replace(job.context(), tokenizer=loaded.tokenizer, model=loaded.model, directory=directory)
     mixture: Sequence[Example] = job.domain
     for method in job.methods:
         mixture = method.prepare_data(mixture, context)
     return mixture
 
 
+def _prepare_context(job: Job, loaded: LoadedModel, directory: RunDirectory, reporter: Reporter) -> Context:
+    """Returns what methods may know once the base is loaded."""
+    from forgetless.writing import held_out_texts, open_writer
+
+    settings = job.config.evaluation
+    # What is kept outlives the run, unless nothing is to be: then a run that was stopped still finds its own.
+    kept = None if settings.cache else directory.methods
+    writer = open_writer(loaded, reporter=reporter, directory=kept, batch_size=settings.batch_size)
+    if job.methods:
+        _ = writer.key  # read now: an adapter that a method puts in place later would give another one at every seed
+    return replace(
+        job.context(),
+        tokenizer=loaded.tokenizer,
+        model=loaded.model,
+        directory=directory.methods,
+        writer=writer,
+        held_out=held_out_texts([*job.suite, *_checks(job)], job.test),
+    )
+
+
 def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
     if directory.is_done("train", directory.model):
         return
     loaded = loaded or _load(job, job.config.model, reporter)
+    context = _prepare_context(job, loaded, directory, reporter)
     with directory.stage("data") as facts:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            mixture = mix_data(job, loaded, directory.methods)
+            mixture = mix_data(job, context)
         notes = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
         _record_mixture(job, directory, mixture, loaded.tokenizer)
         facts["warnings"] = notes
-    for note in notes:
+        facts["notes"] = list(context.notes)
+    for note in [*context.notes, *notes]:
         reporter.note(note)
+    context.notes.clear()
     with directory.stage("train") as facts, reporter.task("Training") as progress:
-        facts |= _fit(job, directory, loaded, mixture, progress)
+        facts |= _fit(job, directory, loaded, mixture, context, progress)
+        facts["notes"] = list(context.notes)
+    for note in context.notes:
+        reporter.note(note)
 
 
 def _record_mixture(job: Job, directory: RunDirectory, mixture: Sequence[Example], tokenizer: Any) -> None:
@@ -301,7 +327,12 @@ def _record_mixture(job: Job, directory: RunDirectory, mixture: Sequence[Example
 
 
 def _fit(
-    job: Job, directory: RunDirectory, loaded: LoadedModel, mixture: Sequence[Example], progress: Any
+    job: Job,
+    directory: RunDirectory,
+    loaded: LoadedModel,
+    mixture: Sequence[Example],
+    context: Context,
+    progress: Any,
 ) -> dict[str, Any]:
     """Trains, saves the model, and returns what the manifest says of it."""
     from forgetless.data.encoding import encode_examples
@@ -311,13 +342,7 @@ def _fit(
     config = job.config
     longest = min(config.training.max_tokens, num_positions(loaded.model))
     sequences = encode_examples(mixture, loaded.tokenizer, max_tokens=longest)
-    context = replace(
-        job.context(),
-        tokenizer=loaded.tokenizer,
-        model=loaded.model,
-        directory=directory.methods,
-        sequences=sequences,
-    )
+    context = replace(context, sequences=sequences)
     model = loaded.model
     for method in job.methods:
         model = method.prepare_model(model, context)

@@ -25,6 +25,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "l2_sp": {"strength": 0.0},
     "mas": {"strength": 0.0},
     "replay": {"share": 0.0},
+    "rewrite": {"share": 0.0},
     "stm": {"threshold": None},
     "talr": {"strength": 0.0},
 }

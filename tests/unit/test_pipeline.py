@@ -13,6 +13,7 @@ import pytest
 from forgetless import pipeline, rundir, scoring
 from forgetless.errors import ConfigError, ModelError, RunError
 from forgetless.evaluate import runner
+from forgetless.evaluate.local import model_key
 from forgetless.evaluate.runner import EvaluationOptions
 from forgetless.job import Job, plan
 from forgetless.methods.base import Context
@@ -186,3 +187,30 @@ def test_a_loss_that_cannot_be_asked_about_is_judged_by_its_answers(
     assert pipeline._known_attributions(directory) == explained.attributions
     again = pipeline._explain_stage(job, directory, comparison, reporter, earlier=explained.attributions)
     assert (again, len(notes)) == (explained, 1)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_the_base_writes_for_methods_and_what_it_wrote_is_kept(
+    config: dict[str, Any], cache: Path, tmp_path: Path, is_cached: bool
+) -> None:
+    config["methods"] = [{"rewrite": {"max_tokens": 4}}]
+    config["evaluation"]["cache"] = is_cached
+    out = tmp_path / "out"
+    pipeline.train(config, out=out)
+    stages = json.loads((out / "manifest.json").read_text())["stages"]
+    (note,) = stages["data"]["notes"]
+    assert note.startswith("rewrite: 0 of 22 targets are in the base's own words, 22 were asked for (kept as they were")
+    assert stages["train"]["notes"] == []
+    (kept,) = (cache / "texts" if is_cached else out / "methods").glob("*.texts.jsonl")
+    assert len(kept.read_text().splitlines()) == 22
+
+
+def test_methods_know_what_they_must_not_train_on(config: dict[str, Any], tmp_path: Path) -> None:
+    directory, job = pipeline.start(config | {"methods": ["lora"]}, out=tmp_path / "out")
+    loaded = load_model(config["model"], device="cpu")
+    context = pipeline._prepare_context(job, loaded, directory, Silent())
+    assert "Say 3" in context.held_out
+    assert job.test[0].answer_text in context.held_out
+    assert context.writer is not None
+    LoRA(rank=2).prepare_model(loaded.model, Context())
+    assert context.writer.key == model_key(load_model(config["model"], device="cpu"))

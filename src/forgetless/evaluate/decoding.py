@@ -27,6 +27,9 @@ GROWTH = 64
 ROW_TOKENS = 512
 """Tokens of prompts that are read in together."""
 
+NUCLEUS = 512
+"""Most likely tokens that are looked at first when sampling with top_p."""
+
 IsComplete = Callable[[Sequence[int]], bool]
 
 
@@ -38,11 +41,13 @@ class Prompt:
         ids: Its tokens, at least one.
         budget: Most new tokens.
         is_complete: Whether an answer so far contains a stop string; None = only end tokens stop it.
+        seed: Seed of its draws when sampling; None = that of the decoding.
     """
 
     ids: Sequence[int]
     budget: int
     is_complete: IsComplete | None = None
+    seed: int | None = None
 
 
 @dataclass
@@ -179,7 +184,8 @@ class Chooser:
         """Begins an answer; when sampling, its draws come from the seed and the prompt alone."""
         answer = _Answer(index, prompt)
         if self.decoding.temperature > 0:
-            digest = hashlib.sha256(f"{self.decoding.seed}:{list(prompt.ids)}".encode()).digest()
+            seed = self.decoding.seed if prompt.seed is None else prompt.seed
+            digest = hashlib.sha256(f"{seed}:{list(prompt.ids)}".encode()).digest()
             answer.generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         return answer
 
@@ -189,13 +195,26 @@ class Chooser:
             tokens: list[int] = logits.argmax(-1).tolist()
             return tokens
         probabilities = (logits.float().cpu() / self.decoding.temperature).softmax(-1)
-        return [self._draw(row, answer.generator) for row, answer in zip(probabilities, answers, strict=True)]
-
-    def _draw(self, probabilities: Tensor, generator: torch.Generator | None) -> int:
-        ordered, tokens = probabilities.sort(descending=True)
+        draws = torch.cat([torch.rand(1, generator=answer.generator) for answer in answers])
+        if self.decoding.top_p >= 1:
+            return _invert(probabilities, draws)
+        # Sorting a vocabulary costs more than a small model's forward pass: nearly always a few tokens hold top_p.
+        held, ids = probabilities.topk(min(NUCLEUS, probabilities.shape[-1]), dim=-1)
+        if bool((held.sum(-1) < self.decoding.top_p).any()):
+            held, ids = probabilities.sort(dim=-1, descending=True)
         # The smallest set that holds top_p: a token stays while those before it hold less.
-        kept = ordered.where(ordered.cumsum(0) - ordered < self.decoding.top_p, torch.zeros(()))
-        return int(tokens[torch.multinomial(kept, 1, generator=generator)])
+        kept = held.where(held.cumsum(-1) - held < self.decoding.top_p, torch.zeros(()))
+        return [int(row[place]) for row, place in zip(ids, _invert(kept, draws), strict=True)]
+
+
+def _invert(weights: Tensor, draws: Tensor) -> list[int]:
+    """Returns for each row of weights, shape (rows, n), the place where a share `draws` of their sum is reached."""
+    reached = weights.double().cumsum(-1)
+    wanted = draws.double()[:, None] * reached[:, -1:]
+    # The last place that weighs anything, should rounding lead beyond it.
+    last = weights.shape[-1] - 1 - weights.flip(-1).ne(0).int().argmax(-1, keepdim=True)
+    places: list[int] = torch.searchsorted(reached, wanted, right=True).minimum(last)[:, 0].tolist()
+    return places
 
 
 class SlotDecoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,9 @@ CPU_ROW_TOKENS = 256
 
 DEVICE_ROW_TOKENS = 2048
 """An accelerator needs more rows to be busy (not measured)."""
+
+SAMPLER_VERSION = 2
+"""Raised whenever a seed draws other tokens."""
 
 
 class LocalModel:
@@ -67,7 +70,9 @@ class LocalModel:
     def key(self) -> str:
         """Returns a fingerprint of weights, adapters, tokenizer, template, number type, architecture and decoding."""
         key = model_key(self._loaded)
-        return key if self.decoding == GREEDY else hashlib.sha256(f"{key}:{self.decoding}".encode()).hexdigest()
+        if self.decoding == GREEDY:
+            return key
+        return hashlib.sha256(f"{key}:{self.decoding}:{SAMPLER_VERSION}".encode()).hexdigest()
 
     def _take_apart(self) -> Backbone | None:
         if not self._tried:
@@ -97,14 +102,23 @@ class LocalModel:
             yield index, Generation(answer.text.strip(), answer.num_tokens, answer.is_ended)
 
     def decode(
-        self, prompts: Sequence[Sequence[int]], budgets: Sequence[int], *, stops: Sequence[Sequence[str]] = ()
-    ) -> Iterator[tuple[int, Generation]]:
+        self,
+        prompts: Sequence[Sequence[int]],
+        budgets: Sequence[int],
+        *,
+        stops: Sequence[Sequence[str]] = (),
+        seeds: Sequence[int] = (),
+        decoding: Decoding | None = None,
+    ) -> Generator[tuple[int, Generation], None, None]:
         """Decodes prompts that are token ids already.
 
         Args:
             prompts: Ids of each prompt.
             budgets: Most new tokens for each.
-            stops: For each prompt, texts before which its answer ends; none at all by default.
+            stops: For each prompt, texts before which its answer ends; none at all by default. They may be special
+                tokens.
+            seeds: For each prompt, the seed of its draws; that of the decoding by default.
+            decoding: How these prompts are answered; None = as all others.
 
         Yields:
             (index, answer) as answers end; its text is as it was written, up to a stop.
@@ -113,16 +127,19 @@ class LocalModel:
         # Longest first, so that the slots fill up evenly, the remaining time is never underestimated, and memory runs
         # out at once if it must.
         order = sorted(range(len(prompts)), key=lambda index: (-budgets[index], -len(prompts[index])))
-        asked = [Prompt(prompts[index], budgets[index], self._watch(cuts[index])) for index in order]
+        asked = [
+            Prompt(prompts[index], budgets[index], self._watch(cuts[index]), seeds[index] if seeds else None)
+            for index in order
+        ]
         with _in_eval_mode(self.model):
-            for number, ids in self._decode(asked):
-                index = order[number]
+            for number, ids in self._decode(asked, Chooser(decoding or self.decoding)):
+                index, is_complete = order[number], asked[number].is_complete
                 text = self.tokenizer.decode(ids, skip_special_tokens=True)
                 end = min((place for stop in cuts[index] if (place := text.find(stop)) >= 0), default=None)
-                yield index, Generation(text[:end], len(ids), end is not None or (bool(ids) and ids[-1] in self._ends))
+                is_stopped = end is not None or (is_complete is not None and is_complete(ids))
+                yield index, Generation(text[:end], len(ids), is_stopped or (bool(ids) and ids[-1] in self._ends))
 
-    def _decode(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, list[int]]]:
-        choose = Chooser(self.decoding)
+    def _decode(self, prompts: Sequence[Prompt], choose: Chooser) -> Iterator[tuple[int, list[int]]]:
         backbone = self._take_apart()
         if not prompts:
             return

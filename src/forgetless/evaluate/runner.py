@@ -136,7 +136,7 @@ def open_model(
         return EndpointModel(model, options=options.endpoint, decoding=options.decoding)
     from forgetless.evaluate.local import LocalModel
 
-    loaded = _as_loaded(model, tokenizer, device=device, dtype=dtype)
+    loaded = open_loaded(model, tokenizer, device=device, dtype=dtype)
     return LocalModel(loaded, row_tokens=options.row_tokens, batch_size=options.batch_size, decoding=options.decoding)
 
 
@@ -145,7 +145,8 @@ def _is_function(model: Any) -> bool:
     return callable(model) and not isinstance(model, str) and not is_module
 
 
-def _as_loaded(model: Any, tokenizer: Any, *, device: str, dtype: str) -> LoadedModel:
+def open_loaded(model: Any, tokenizer: Any = None, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Loads a model by its name, or takes one in memory with its tokenizer; takes what `evaluate` takes."""
     from forgetless.models import LoadedModel, load_model, load_tokenizer
 
     if isinstance(model, str | Path):
@@ -155,7 +156,7 @@ def _as_loaded(model: Any, tokenizer: Any, *, device: str, dtype: str) -> Loaded
     name = str(getattr(model, "name_or_path", "") or getattr(getattr(model, "config", None), "_name_or_path", ""))
     if tokenizer is None:
         if not name:
-            raise ConfigError("a model in memory needs its tokenizer: evaluate(model, tokenizer=...)")
+            raise ConfigError("a model in memory needs its tokenizer: pass tokenizer=...")
         tokenizer = load_tokenizer(name)
     return LoadedModel(model, tokenizer, name, name)
 

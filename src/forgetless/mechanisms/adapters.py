@@ -32,7 +32,8 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         A `peft.PeftModel` around the model, in which only the adapter is trained.
 
     Raises:
-        ConfigError: The model has an adapter already, or none of the target modules.
+        ConfigError: The model has an adapter already, or PEFT can't put this one on it: it lacks the target modules,
+            say.
     """
     import torch
     from peft import PeftModel, get_peft_model
@@ -44,9 +45,15 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         try:
             adapted: nn.Module = get_peft_model(model, config)
         except ValueError as error:
-            raise ConfigError(f"method {method!r}, option 'target_modules': {error}") from None
+            raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
     assert_base_frozen(adapted)
     return adapted
+
+
+def refuse_quantised(model: Any, method: str) -> None:
+    """Raises `ConfigError` where a method that takes weight matrices apart is given quantised ones."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ConfigError(f"method {method!r} takes weights apart and these are quantised: use lora, or full weights")
 
 
 def is_base_behind_adapter(model: Any) -> bool:
@@ -73,10 +80,14 @@ def _leaves_base(config: Any) -> bool:
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     return (
         kind in _KINDS
-        and getattr(config, "init_lora_weights", True) in _NEUTRAL_STARTS
+        and _is_neutral(getattr(config, "init_lora_weights", True))
         and getattr(config, "bias", "none") == "none"
         and not getattr(config, "layer_replication", None)
     )
+
+
+def _is_neutral(start: object) -> bool:
+    return (start.lower() if isinstance(start, str) else start) in _NEUTRAL_STARTS
 
 
 def _trained_base_parameters(model: nn.Module) -> list[str]:
@@ -102,7 +113,7 @@ def assert_base_frozen(model: nn.Module) -> None:
         raise ConfigError(f"{type(model).__name__} carries no adapter: wrap it with peft.get_peft_model first")
     for name, config in configs.items():
         start = getattr(config, "init_lora_weights", True)
-        if start not in _NEUTRAL_STARTS:
+        if not _is_neutral(start):
             raise ConfigError(f"adapter {name!r} starts with {start!r}, which changes the base's weights")
     strays = _trained_base_parameters(model)
     if strays:

@@ -211,7 +211,7 @@ def save_fisher(fisher: Mapping[str, Tensor], path: str | Path, **facts: str) ->
     Args:
         fisher: Tensors by parameter name, in the precision in which they are to be kept.
         path: The file.
-        facts: More metadata, as text.
+        **facts: More metadata, as text.
     """
     path = Path(path)
     metadata = {"format": "forgetless-importance", "schema": "1", **facts}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -188,8 +188,9 @@ def read_uses(module: nn.Module, names: Sequence[str], inputs: Tensor, gradient:
 
 
 def _read_embedding(module: nn.Embedding, ids: Tensor, gradient: Tensor) -> Rows:
-    if type(module).forward is not nn.Embedding.forward:
-        gradient = gradient * _embedding_scale(module)
+    scale = None if type(module).forward is nn.Embedding.forward else _embedding_scale(module)
+    if scale is not None:
+        gradient = gradient * scale
     if module.padding_idx is not None:  # torch learns nothing at this row
         gradient = gradient.masked_fill((ids == module.padding_idx)[..., None], 0)
     ids = ids.expand(gradient.shape[0], *ids.shape[1:])
@@ -207,7 +208,7 @@ def _read_any(module: nn.Module, names: Sequence[str], inputs: Tensor, gradient:
             output: Tensor = torch.func.functional_call(module, values, (taken[None],))
             return output[0]
 
-        _, pull = torch.func.vjp(call, weights)
+        pull: Any = torch.func.vjp(call, weights)[1]
         gradients: dict[str, Tensor] = pull(given)[0]
         return gradients
 

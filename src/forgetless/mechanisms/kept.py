@@ -46,12 +46,24 @@ def kept_examples(context: Context, source: KeptData, num: int) -> list[Example]
 
     Raises:
         ConfigError: There are none of that kind.
+        RunError: Too little of what the base writes can be used.
     """
     import numpy as np
 
     if source == "self" or (source == "auto" and not context.general):
-        raise ConfigError("no model is at hand that could write its own examples: pass general examples")
+        return _written_examples(context, num)
     if not context.general:
         raise ConfigError("there are no general examples: set data.general (--general FILE)")
     order = np.random.default_rng(context.seed).permutation(len(context.general))
     return [context.general[index] for index in order[:num]]
+
+
+def _written_examples(context: Context, num: int) -> list[Example]:
+    from forgetless.mechanisms.self_replay import Yield, write_replay
+
+    if context.writer is None:
+        raise ConfigError("no model is at hand that could write its own examples: pass general examples")
+    summary = Yield()
+    examples = write_replay(context.writer, num, seed=context.seed, evaluation_texts=context.held_out, summary=summary)
+    context.notes.append(f"self-generated examples: {summary}")
+    return examples

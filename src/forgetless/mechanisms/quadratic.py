@@ -235,8 +235,7 @@ class Plain:
                     group, size = [], 0
                 group.append((pieces[0], pieces[1], pieces[2], pieces[3] if len(pieces) > 3 else None))
                 size += pieces[0].numel()
-        if group:
-            yield group
+        yield group
 
     @staticmethod
     def _add(group: Sequence[tuple[Tensor, Tensor, Tensor, Tensor | None]], strength: float) -> Tensor:
@@ -257,7 +256,8 @@ def _cut(tensor: Tensor, limit: int) -> Sequence[Tensor]:
     """Returns a tensor in pieces of at most `limit` elements that share its memory."""
     if tensor.numel() <= limit or not tensor.is_contiguous():
         return [tensor]
-    return tensor.view(-1).split(limit)
+    pieces: tuple[Tensor, ...] = tensor.view(-1).split(limit)
+    return pieces
 
 
 @dataclass

@@ -91,7 +91,7 @@ def _add_batch(
     with torch.no_grad():
         gradient = output_gradient(logits, targets, batch)
     if logits.requires_grad:
-        logits.backward(gradient)  # type: ignore[no-untyped-call]
+        logits.backward(gradient)
     del logits
     left = recorder.finish()
     if left:
@@ -223,7 +223,7 @@ class _Recorder:
             output.register_hook(listener)
             return None
         # Where the graph begins. A copy for each sequence, of positions that they share, tells their gradients apart.
-        start = output.detach().expand(self.shape[0], *output.shape[1:]).clone().requires_grad_(True)
+        start: Tensor = output.detach().expand(self.shape[0], *output.shape[1:]).clone().requires_grad_(True)
         start.register_hook(listener)
         return start.clone()  # a leaf can't be changed in place, as some models do
 

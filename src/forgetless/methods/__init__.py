@@ -16,6 +16,7 @@ METHODS: Registry[type[Method]] = Registry(
         "lora": "forgetless.methods.lora:LoRA",
         "mas": "forgetless.methods.mas:MAS",
         "replay": "forgetless.methods.replay:Replay",
+        "rewrite": "forgetless.methods.rewrite:Rewrite",
         "stm": "forgetless.methods.stm:STM",
         "talr": "forgetless.methods.talr:TALR",
     },

@@ -55,6 +55,8 @@ class Context:
         sequences: What will be trained on, encoded, where the model is prepared; empty while data is prepared.
         writer: The base as a writer of examples; None where nothing is loaded that could write.
         can_write: Whether there will be a writer once the base is loaded.
+        held_out: Texts that no example may overlap with: the evaluation's samples, held-out examples.
+        notes: Where a method says what the user should know of what it prepared, one sentence each.
     """
 
     seed: int = 0
@@ -67,6 +69,8 @@ class Context:
     sequences: Sequence[Encoded] = ()
     writer: Writer | None = None
     can_write: bool = False
+    held_out: Sequence[str] = ()
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class Step(Protocol):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
 
 from forgetless.data.sources import GeneralData, as_examples
@@ -83,6 +84,7 @@ class _Protected(Trainer):
         for method in methods:
             value = method.penalty(step)
             if value is not None:
+                value = whole(value)
                 num = self.current_gradient_accumulation_steps
                 self.penalties.add(method.name, value)
                 if self._is_measured:
@@ -110,8 +112,8 @@ class _Protected(Trainer):
     def _is_measured(self) -> bool:
         """Whether the optimizer step that is under way will be logged, so that its gradients are worth measuring."""
         step, args = self.state.global_step, self.args
-        if self._is_reentrant:
-            return False  # torch can't take gradients of a part of the loss through reentrant checkpoints
+        if self._is_reentrant or self.is_fsdp_enabled:
+            return False  # gradients of a part of the loss are out of reach there
         if step == 0 and args.logging_first_step:
             return True
         if args.logging_strategy == "epoch":
@@ -140,7 +142,7 @@ class _Protected(Trainer):
         for method in methods:
             value = method.adjust_gradients(model)
             if value is not None:
-                log.add(method.name, value)
+                log.add(method.name, whole(value))
             if is_measured:
                 log.note_change(method.name, model, is_penalty=value is not None)
         if is_measured:
@@ -157,7 +159,7 @@ class _Protected(Trainer):
         # Before the trainer's own files: a checkpoint that is cut off then lacks what tells that it is whole.
         directory = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         for method in self.methods:
-            tensors = {name: _whole(tensor).contiguous() for name, tensor in method.state_dict().items()}
+            tensors = {name: whole(tensor).contiguous() for name, tensor in method.state_dict().items()}
             if tensors and self.args.should_save:
                 directory.mkdir(parents=True, exist_ok=True)
                 save_file(tensors, directory / _state_file(method))
@@ -215,10 +217,9 @@ def _state_file(method: Method) -> str:
     return f"forgetless_{method.name}.safetensors"
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """Gathers a tensor that is spread over processes; every process must take part."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
+def whole(value: Any) -> Any:
+    """Gathers a tensor that is spread over processes, in which every process must take part; else the same value."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 class _Hooks(TrainerCallback):
@@ -326,10 +327,9 @@ def _penalty_log(trainer: Trainer, users: Mapping[str, Sequence[Method]]) -> Pen
         return PenaltyLog()
     graphs = [method.name for method in users["penalty"]]
     names = [*graphs, *(method.name for method in users["adjust_gradients"])]
-    # Sharded gradients are sums over processes already.
     return PenaltyLog(
         names,
-        () if trainer.is_fsdp_enabled else graphs,
+        graphs,
         average=partial(trainer.accelerator.reduce, reduction="mean"),
     )
 

@@ -23,15 +23,15 @@ from language_models import LinearSoftmax, build, padded_batch, plain_fisher, re
 
 def test_sampled_labels_give_the_closed_form_of_a_linear_softmax_model() -> None:
     model = LinearSoftmax()
-    tokens = torch.arange(5).repeat(4000)
+    tokens = torch.arange(5).repeat(800)
     batch = {"input_ids": torch.stack([tokens, tokens], 1), "labels": torch.stack([tokens, tokens], 1)}
     found = estimate_fisher(model, [batch])
     inputs = model.embedding.weight
     p = model.head(inputs).softmax(-1)
     variance = p * (1 - p)  # the diagonal of diag(p) - p p^T
-    assert torch.allclose(found["head.weight"], (variance.T @ inputs.square()) / 5, rtol=0.05, atol=2e-3)
-    assert torch.allclose(found["head.bias"], variance.mean(0), rtol=0.05)
-    assert found.num_sequences == 20_000
+    assert torch.allclose(found["head.weight"], (variance.T @ inputs.square()) / 5, rtol=0.1, atol=1e-2)
+    assert torch.allclose(found["head.bias"], variance.mean(0), rtol=0.1)
+    assert found.num_sequences == 4000
 
 
 @pytest.mark.parametrize("kind", ["llama", "tied", "biased", "gpt2", "qwen3", "gemma3", "mixtral"])

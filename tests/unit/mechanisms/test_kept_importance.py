@@ -28,7 +28,8 @@ OPTIONS: dict[str, Any] = {
 
 def estimate(model: Any = None, directory: Path | None = None, **options: Any) -> Any:
     job = replace(context(), directory=directory)
-    return estimate_kept_importance(model or build_model(), job, **{**OPTIONS, **options})
+    model = model or build_model()
+    return estimate_kept_importance(model, job, **{**OPTIONS, **options})
 
 
 @pytest.fixture

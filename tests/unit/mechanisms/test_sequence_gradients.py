@@ -38,6 +38,8 @@ class Odd(nn.Module):
         self.frozen = nn.Embedding(61, 8).requires_grad_(False)
         self.norm = nn.LayerNorm(8)
         self.twice = nn.Linear(8, 8)
+        self.again = nn.Linear(8, 8)
+        self.pair = Pair()
         self.flat = nn.Linear(8, 8)
         self.functional = nn.Linear(8, 8)
         self.gate = Gate()
@@ -48,7 +50,8 @@ class Odd(nn.Module):
         self.head = nn.Linear(8, 61, bias=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
-        x = self.norm(self.embedding(input_ids) + self.frozen(input_ids))
+        x = self.norm(self.embedding(input_ids) + self.frozen(input_ids) * self.embedding(input_ids))
+        x = self.pair(self.again(self.again(x).tanh()))[0]
         x = self.twice(self.twice(x).relu_()) + self.flat(x.flatten(0, 1)).view_as(x)
         x = x + nn.functional.linear(x, self.functional.weight, self.functional.bias) * self.free
         x = self.scaled(self.gate(x, x.tanh()))
@@ -70,6 +73,17 @@ class Gate(nn.Module):
         return x * gate * self.weight
 
 
+class Pair(nn.Module):
+    """A module that gives more than one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self.weight, self.weight
+
+
 class Doubled(nn.Linear):
     """A linear module that computes something else."""
 
@@ -83,7 +97,7 @@ def test_what_the_batched_pass_can_not_cover_is_taken_one_by_one() -> None:
     expected = plain_fisher(model, padded_batch())
     assert relative_error(found, {name: expected[name] for name in found}) < 1e-5
     assert {name.partition(".")[0] for name in LOOPED} == {
-        *("flat", "functional", "gate", "scaled", "free", "unused"),
+        *("flat", "functional", "gate", "pair", "scaled", "free", "unused"),
         "by_hand",  # a tied output layer
         "twice",  # changed in place, which loses a hook
     }

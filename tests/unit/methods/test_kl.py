@@ -17,7 +17,7 @@ from forgetless.mechanisms.batches import pad_batch
 from forgetless.methods.base import Context
 from forgetless.methods.kl import KLToBase
 from forgetless.methods.lora import LoRA
-from forgetless.train.protection import MicroBatch
+from forgetless.train.weighting import MicroBatch
 from training import GENERAL, context, fit, mixture
 
 MODES = pytest.mark.parametrize("mode", ["adapter", "cache"])

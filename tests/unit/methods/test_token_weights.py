@@ -21,7 +21,7 @@ from forgetless.methods.kl import KLToBase
 from forgetless.methods.lora import LoRA
 from forgetless.methods.stm import STM
 from forgetless.methods.talr import TALR
-from forgetless.train.protection import MicroBatch
+from forgetless.train.weighting import MicroBatch
 from training import context, fit, mixture
 
 IGNORED = -100
