@@ -21,6 +21,9 @@ DOMAIN = [
     Example(messages=(Message("user", row["question"]), Message("assistant", row["answer"]))) for row in QUESTIONS[:16]
 ]
 
+# Options without which a method would have nothing to do within four steps of a model of random weights.
+OPTIONS: dict[str, dict[str, Any]] = {"half": {"steps_per_round": 1}, "stm": {"threshold": 280.0}}
+
 
 def context() -> Context:
     return Context(

@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
     from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
+    from forgetless.methods.a_gem import AGEM
     from forgetless.methods.base import Method
     from forgetless.methods.ewc import EWC
+    from forgetless.methods.freeze_bottom import FreezeBottom
+    from forgetless.methods.half import Half
     from forgetless.methods.l2_sp import L2SP
+    from forgetless.methods.layer_rates import LayerRates
     from forgetless.methods.lora import LoRA, assert_base_frozen
     from forgetless.methods.mas import MAS
+    from forgetless.methods.mofo import MoFO
     from forgetless.methods.replay import Replay
     from forgetless.methods.rewrite import Rewrite
     from forgetless.pipeline import RunResult, run, train
@@ -47,6 +52,11 @@ _HOMES = {
     "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.base": ["Method"],
     "forgetless.methods.ewc": ["EWC"],
+    "forgetless.methods.a_gem": ["AGEM"],
+    "forgetless.methods.freeze_bottom": ["FreezeBottom"],
+    "forgetless.methods.half": ["Half"],
+    "forgetless.methods.layer_rates": ["LayerRates"],
+    "forgetless.methods.mofo": ["MoFO"],
     "forgetless.methods.l2_sp": ["L2SP"],
     "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
     "forgetless.methods.mas": ["MAS"],
@@ -60,6 +70,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AGEM",
     "EWC",
     "L2SP",
     "MAS",
@@ -70,9 +81,13 @@ __all__ = [
     "DataError",
     "Example",
     "ForgetlessError",
+    "FreezeBottom",
+    "Half",
+    "LayerRates",
     "LoRA",
     "Message",
     "Method",
+    "MoFO",
     "ModelError",
     "Replay",
     "Rewrite",

@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Column, Table
 
@@ -245,8 +246,9 @@ def _summary(name: str, scores: Sequence[SampleScore]) -> dict[str, Any]:
 
 
 def show_methods(console: Console, *, as_json: bool) -> None:
-    """Prints the methods with paper, needs, cost and options."""
+    """Prints the methods by family, with paper, needs, cost and options."""
     from forgetless.methods import METHODS
+    from forgetless.methods.base import FAMILIES
 
     found = [METHODS.load(name) for name in METHODS]
     if as_json:
@@ -254,25 +256,45 @@ def show_methods(console: Console, *, as_json: bool) -> None:
             {
                 "name": m.name,
                 "title": m.title,
+                "family": m.family,
                 "paper": m.paper,
                 "needs": m.needs,
                 "cost": m.cost,
                 "claims": sorted(m.claims),
+                "requires": sorted(m.requires),
+                "refuses": sorted(m.refuses),
                 "options": _options(m),
             }
             for m in found
         ]
         print(json.dumps({"schema": 1, "methods": rows}, default=str))
         return
-    console.print("No method at all ([bold]--method none[/], [bold]methods: [/]) is plain full fine-tuning.\n")
-    for method in found:
-        console.print(f"[bold]{method.name}[/]  {escape(method.title)}  [dim]{method.paper}[/]", soft_wrap=True)
-        console.print(
-            f"  needs {method.needs or 'nothing but the domain data'}; cost: {escape(method.cost)}", soft_wrap=True
-        )
-        for option in _options(method):
-            text = f"    {option['name']} = {option['default']}: {option['description']}"
-            console.print(escape(text), highlight=False, soft_wrap=True)
+    console.print("No method at all ([bold]--method none[/], [bold]methods: \\[][/]) is plain full fine-tuning.")
+    for family, purpose in FAMILIES.items():
+        members = [method for method in found if method.family == family]
+        if members:
+            console.print()
+            console.rule(f"[bold]{family}[/]: {purpose}", align="left")
+        for method in members:
+            _show_method(console, method)
+
+
+def _show_method(console: Console, method: Any) -> None:
+    console.print(f"\n[bold]{method.name}[/]  {escape(method.title)}")
+    console.print(f"  [dim]{method.paper}[/]", soft_wrap=True)
+    facts = Table.grid(Column(width=8), Column(), padding=(0, 1, 0, 0))
+    facts.add_row("needs", escape(method.needs or "nothing but the domain data"))
+    facts.add_row("cost", escape(method.cost))
+    limits = [f"needs {claim}" for claim in sorted(method.requires)]
+    limits += [f"not with {claim}" for claim in sorted(method.refuses)]
+    if limits:
+        facts.add_row("limits", escape("; ".join(limits)))
+    console.print(Padding(facts, (0, 0, 0, 2)))
+    options = Table.grid(Column(no_wrap=True), Column(), padding=(0, 1, 0, 0))
+    for option in _options(method):
+        default = json.dumps(option["default"], default=str).strip('"')  # as it would stand in a config
+        options.add_row(f"{option['name']} = [bold]{escape(default)}[/]", escape(option["description"]))
+    console.print(Padding(options, (0, 0, 0, 4)), highlight=False)
 
 
 def _options(method: Any) -> list[dict[str, Any]]:

@@ -10,20 +10,25 @@ import pytest
 
 from forgetless.errors import ConfigError
 from forgetless.methods import METHODS
-from forgetless.methods.base import Method, build_method, refuse_conflicts
-from training import are_equal, fit
+from forgetless.methods.base import FAMILIES, Method, build_method, refuse_conflicts
+from training import OPTIONS, are_equal, fit
 
 NAMES = list(METHODS)
 
 # The options at which a method is plain fine-tuning, step for step. An adapter trains other parameters than plain
 # fine-tuning does, so it has none; what holds for it instead is tested in tests/unit/methods.
 NEUTRAL: dict[str, dict[str, Any]] = {
+    "a_gem": {"strength": 0.0},
     "eaft": {"exponent": 0.0},
     "ewc": {"strength": 0.0},
     "flow": {"strength": 0.0},
+    "freeze_bottom": {"fraction": 0.0, "embeddings": False},
+    "half": {"fraction": 1.0},
     "kl": {"strength": 0.0},
     "l2_sp": {"strength": 0.0},
+    "layer_rates": {"gamma": 1.0},
     "mas": {"strength": 0.0},
+    "mofo": {"fraction": 1.0},
     "replay": {"share": 0.0},
     "rewrite": {"share": 0.0},
     "stm": {"threshold": None},
@@ -31,8 +36,8 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 }
 WITHOUT_NEUTRAL = {"lora"}
 
-# Options without which a method would have nothing to do with a model of random weights.
-OPTIONS: dict[str, dict[str, Any]] = {"stm": {"threshold": 280.0}}
+# What acts only on a gradient that conflicts, which those of four steps of the tiny model don't.
+RARE = {"a_gem"}
 
 
 def build(name: str) -> Method:
@@ -51,6 +56,7 @@ def test_names_a_paper_and_has_a_card(name: str) -> None:
     assert method.paper.startswith("https://")
     assert method.title
     assert method.cost
+    assert method.family in FAMILIES
     card = Path(__file__).parents[2] / "docs" / "methods" / f"{name}.md"
     text = card.read_text(encoding="utf-8")
     assert method.paper in text
@@ -82,7 +88,8 @@ def test_the_same_method_twice_is_refused(name: str) -> None:
 def test_neutral_strength_is_plain_fine_tuning_step_for_step(name: str, tmp_path: Path) -> None:
     neutral = build_method(METHODS.load, {name: NEUTRAL[name]})
     assert are_equal(fit([neutral], tmp_path / "neutral"), fit([], tmp_path / "plain"))
-    assert not are_equal(fit([build(name)], tmp_path / "default"), fit([], tmp_path / "again"))
+    if name not in RARE:
+        assert not are_equal(fit([build(name)], tmp_path / "default"), fit([], tmp_path / "again"))
     losses = [(tmp_path / run / "train.jsonl").read_text() for run in ("neutral", "plain")]
     assert _losses(losses[0]) == _losses(losses[1])
 

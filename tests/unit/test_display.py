@@ -100,11 +100,26 @@ def test_scores_are_summed_up_by_task(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_methods_come_with_paper_needs_and_options(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(display.show_methods, as_json=False)
-    for part in ("lora", "https://arxiv.org/abs/2106.09685", "rank = 16: Rank of", "replay", "needs general data"):
+    for part in (
+        "adapters: what is trained",
+        "methods: []",
+        "alpha = null",
+        "lora",
+        "https://arxiv.org/abs/2106.09685",
+        "rank = 16",
+        "Rank of",
+        "replay",
+    ):
         assert part in text
+    narrow = [line.rstrip() for line in printed(display.show_methods, width=80, as_json=False).splitlines()]
+    assert max(map(len, narrow)) <= 80
+    assert "  limits   not with the adapter" in narrow
     printed(display.show_methods, as_json=True)
     methods = {row["name"]: row for row in json.loads(capsys.readouterr().out)["methods"]}
-    assert set(methods["lora"]) == {"name", "title", "paper", "needs", "cost", "claims", "options"}
+    assert set(methods["lora"]) == {
+        *("name", "title", "family", "paper", "needs", "cost"),
+        *("claims", "requires", "refuses", "options"),
+    }
     assert {"name": "rank", "default": 16, "description": "Rank of the update of each matrix."} in methods["lora"][
         "options"
     ]

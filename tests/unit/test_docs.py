@@ -26,6 +26,12 @@ def test_the_config_reference_is_made_from_the_config() -> None:
     assert (ROOT / "docs" / "reference" / "config.md").read_text(encoding="utf-8") == made
 
 
+def test_the_page_of_methods_is_made_from_the_methods() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "write_reference.py"))["methods_index"]()
+    assert (ROOT / "docs" / "methods" / "index.md").read_text(encoding="utf-8") == made
+    assert all(f"[`{name}`]({name}.md)" in made for name in METHODS)
+
+
 def test_the_agreement_page_is_made_from_its_results() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "evaluation" / "agreement.py"))
     results = json.loads(script["RESULTS"].read_text(encoding="utf-8"))

@@ -22,6 +22,8 @@ from forgetless.errors import ConfigError, DataError, did_you_mean
 Source = Sequence[Example] | str | Path
 TokenCounter = Callable[[Example], int]
 
+# Names under which data sets say where an example comes from or what it is about, the finest first.
+STRATA = ("source", "source_dataset", "dataset", "category", "task", "skill", "topic", "domain", "type")
 WORDS_NOTE = "tokens are counted as whitespace-separated words; give count_tokens for those of the model"
 
 
@@ -124,6 +126,8 @@ def replay_mixture(
                 f"replay share {share} needs general examples, and there are none; give some or set it to 0"
             )
         strata = _strata(pool, stratify)
+        if len(strata) > 1:  # else the first names of equal strata would always be served first
+            strata = [strata[index] for index in rng.permutation(len(strata))]
         if by == "examples":
             drawn = _draw_examples(strata, num=num_general_for_share(len(narrow), share), rng=rng)
         else:
@@ -161,6 +165,23 @@ def summarise_mixture(
         repeats=max(copies.values(), default=0),
         note="" if count_tokens else WORDS_NOTE,
     )
+
+
+def find_stratum(pool: Sequence[Example]) -> str | None:
+    """Finds the metadata field that tells where general examples come from, for `stratify`.
+
+    Args:
+        pool: The general examples.
+
+    Returns:
+        The first of `STRATA` that all of them carry as a text, with at least two values of which one stands twice;
+        None where there is no such field.
+    """
+    for name in STRATA:
+        values = [example.metadata.get(name) for example in pool]
+        if all(isinstance(value, str) for value in values) and 1 < len(set(values)) < len(values):
+            return name
+    return None
 
 
 def _check_share(share: float) -> None:

@@ -8,13 +8,18 @@ from forgetless.registry import Registry
 METHODS: Registry[type[Method]] = Registry(
     "method",
     {
+        "a_gem": "forgetless.methods.a_gem:AGEM",
         "eaft": "forgetless.methods.eaft:EAFT",
         "ewc": "forgetless.methods.ewc:EWC",
         "flow": "forgetless.methods.flow:FLOW",
+        "freeze_bottom": "forgetless.methods.freeze_bottom:FreezeBottom",
+        "half": "forgetless.methods.half:Half",
         "kl": "forgetless.methods.kl:KLToBase",
         "l2_sp": "forgetless.methods.l2_sp:L2SP",
+        "layer_rates": "forgetless.methods.layer_rates:LayerRates",
         "lora": "forgetless.methods.lora:LoRA",
         "mas": "forgetless.methods.mas:MAS",
+        "mofo": "forgetless.methods.mofo:MoFO",
         "replay": "forgetless.methods.replay:Replay",
         "rewrite": "forgetless.methods.rewrite:Rewrite",
         "stm": "forgetless.methods.stm:STM",

@@ -102,6 +102,16 @@ class Step(Protocol):
         """Returns the part of a mean over the supervised tokens of the optimizer step that a penalty has to return."""
 
 
+# Where tables group methods: name and what the family changes.
+FAMILIES = {
+    "adapters": "what is trained beside a frozen base",
+    "data": "what is trained on",
+    "loss": "what an error costs",
+    "anchors": "how far weights may move",
+    "partial updates": "which weights move, and where to",
+}
+
+
 @method_options
 class Method:
     """Base of all methods: every hook does nothing.
@@ -109,6 +119,7 @@ class Method:
     Class attributes:
         name: Name in configs and tables.
         title: Full name, for people.
+        family: One of `FAMILIES`, under which tables group it.
         paper: Link to the paper or reference.
         needs: What the user must bring ("general data"), empty = nothing but the domain data.
         cost: What it costs in time and memory, in a phrase.
@@ -119,6 +130,7 @@ class Method:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    family: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[str] = ""
     cost: ClassVar[str] = ""

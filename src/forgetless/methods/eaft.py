@@ -26,6 +26,7 @@ class EAFT(Method):
 
     name: ClassVar[str] = "eaft"
     title: ClassVar[str] = "EAFT: entropy-adaptive fine-tuning"
+    family: ClassVar[str] = "loss"
     paper: ClassVar[str] = "https://arxiv.org/abs/2601.02151"
     cost: ClassVar[str] = "the top K of the logits that the loss needs anyway"
 

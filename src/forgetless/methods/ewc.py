@@ -33,6 +33,7 @@ class EWC(Method):
 
     name: ClassVar[str] = "ewc"
     title: ClassVar[str] = "EWC: Elastic Weight Consolidation"
+    family: ClassVar[str] = "anchors"
     paper: ClassVar[str] = "https://arxiv.org/abs/1612.00796"
     needs: ClassVar[str] = "data to keep (general, or self-generated)"
     cost: ClassVar[str] = "a pass over the kept sequences; two more copies of the weights; a pass over them per step"

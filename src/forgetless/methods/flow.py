@@ -28,6 +28,7 @@ class FLOW(Method):
 
     name: ClassVar[str] = "flow"
     title: ClassVar[str] = "FLOW: fine-tuning with pre-trained loss-oriented weighting"
+    family: ClassVar[str] = "loss"
     paper: ClassVar[str] = "https://arxiv.org/abs/2502.02797"
     cost: ClassVar[str] = "one forward pass of the base over the training data, before training"
 

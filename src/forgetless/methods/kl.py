@@ -35,6 +35,7 @@ class KLToBase(Method):
 
     name: ClassVar[str] = "kl"
     title: ClassVar[str] = "KL to the base (learning without forgetting)"
+    family: ClassVar[str] = "loss"
     paper: ClassVar[str] = "https://arxiv.org/abs/1606.09282"
     needs: ClassVar[str] = "general data, or the base writes its own; none with data: domain"
     cost: ClassVar[str] = "a forward and backward pass over one kept batch per step, and the base's forward pass"

@@ -27,6 +27,7 @@ class L2SP(Method):
 
     name: ClassVar[str] = "l2_sp"
     title: ClassVar[str] = "L2-SP: L2 to the starting point"
+    family: ClassVar[str] = "anchors"
     paper: ClassVar[str] = "https://arxiv.org/abs/1802.01483"
     cost: ClassVar[str] = "one more copy of the trained weights; a pass over them per optimizer step"
 

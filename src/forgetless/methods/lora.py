@@ -28,6 +28,7 @@ class LoRA(Method):
 
     name: ClassVar[str] = "lora"
     title: ClassVar[str] = "LoRA: Low-Rank Adaptation"
+    family: ClassVar[str] = "adapters"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.09685"
     cost: ClassVar[str] = "adapter and its optimizer state only; one extra pair of small products per layer"
     claims: ClassVar[frozenset[str]] = frozenset({"the adapter"})

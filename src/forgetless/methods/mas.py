@@ -29,6 +29,7 @@ class MAS(Method):
 
     name: ClassVar[str] = "mas"
     title: ClassVar[str] = "MAS: Memory Aware Synapses"
+    family: ClassVar[str] = "anchors"
     paper: ClassVar[str] = "https://arxiv.org/abs/1711.09601"
     needs: ClassVar[str] = "data to keep (general, or self-generated)"
     cost: ClassVar[str] = "a pass over the kept sequences; two more copies of the weights; a pass over them per step"

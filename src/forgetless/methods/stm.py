@@ -32,6 +32,7 @@ class STM(Method):
 
     name: ClassVar[str] = "stm"
     title: ClassVar[str] = "STM: selective token masking"
+    family: ClassVar[str] = "loss"
     paper: ClassVar[str] = "https://arxiv.org/abs/2501.14315"
     cost: ClassVar[str] = "one forward pass of the base over the training data, before training"
 

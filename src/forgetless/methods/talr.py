@@ -25,6 +25,7 @@ class TALR(Method):
 
     name: ClassVar[str] = "talr"
     title: ClassVar[str] = "TALR: token-adaptive loss reweighting"
+    family: ClassVar[str] = "loss"
     paper: ClassVar[str] = "https://arxiv.org/abs/2509.20758"
     cost: ClassVar[str] = "none beside the token losses that are computed anyway"
 

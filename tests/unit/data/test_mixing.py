@@ -17,6 +17,7 @@ from forgetless.data.mixing import (
     MixtureSummary,
     ReplayRepeats,
     count_answer_words,
+    find_stratum,
     num_general_for_share,
     replay_mixture,
     summarise_mixture,
@@ -237,6 +238,30 @@ def test_the_largest_remainder_gets_what_is_left() -> None:
     ]
     mixture = replay_mixture(texts("d", 4), general, share=0.5, stratify="topic")  # quotas 2.0, 1.2, 0.8
     assert Counter(text[0] for text in general_texts(mixture)) == {"a": 2, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("by", ["examples", "tokens"])
+def test_among_equal_strata_each_is_served_first_as_often(by: Literal["examples", "tokens"]) -> None:
+    general = [example for name in "abcd" for example in texts(name, 5, metadata={"topic": name})]
+    served = Counter(
+        text[0]
+        for seed in range(200)
+        for text in general_texts(replay_mixture(texts("d", 1), general, share=0.5, seed=seed, by=by, stratify="topic"))
+    )
+    assert all(25 < served[name] < 75 for name in "abcd")  # 50 of 200 each; the standard deviation is 6
+
+
+def test_the_field_that_tells_sources_apart_is_found() -> None:
+    def pool(*values: Any, name: str = "source") -> list[Example]:
+        return [Example(text="x", metadata={name: value, "id": i, "topic": "t"}) for i, value in enumerate(values)]
+
+    assert find_stratum(pool("a", "b", "a")) == "source"
+    assert find_stratum(pool("a", "b", "a", name="category")) == "category"
+    assert find_stratum(pool("a", "a", "a")) is None  # one value tells nothing
+    assert find_stratum(pool("a", "b", "c")) is None  # as many as examples: a name, not a source
+    assert find_stratum([*pool("a", "b", "a"), Example(text="x")]) is None
+    assert find_stratum(pool(1, 2, 1)) is None
+    assert find_stratum([]) is None
 
 
 def test_strata_hold_for_a_share_by_tokens() -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from forgetless.data.encoding import count_answer_tokens
+from conftest import build_tokenizer
+from forgetless.data.encoding import count_answer_tokens, encode_example
+from forgetless.data.examples import Example, Message
+from forgetless.data.mixing import ReplayRepeats
 from forgetless.errors import ConfigError
 from forgetless.methods.base import Context
 from forgetless.methods.replay import Replay
@@ -39,4 +46,97 @@ def test_share_zero_is_the_domain_data_as_it_was() -> None:
 
 def test_without_general_examples_it_says_where_to_name_them() -> None:
     with pytest.raises(ConfigError, match="--general FILE"):
+        Replay(source="general").check(Context(can_write=True))
+    with pytest.raises(ConfigError, match="pass general examples"):
         Replay().check(Context())
+    Replay().check(Context(can_write=True))
+    Replay(share=0).check(Context())
+
+
+def long(number: int, words: int, **fields: Any) -> Example:
+    return Example(text=f"{number} " + "word " * words, origin="general", **fields)
+
+
+def test_only_tokens_that_are_trained_on_count() -> None:
+    """An answer that is cut off at the longest sequence counts with what is left of it."""
+    domain = [long(number, 4) for number in range(40)]  # 22 characters and the end: 23 tokens, none cut off
+    general = [long(number, 100) for number in range(40)]  # 500 tokens, of which 64 are trained on
+    job = Context(general=general, tokenizer=build_tokenizer(), max_tokens=64)
+    mixture = Replay(share=0.5, by="tokens").prepare_data([replace(e, origin="domain") for e in domain], job)
+    tokens = Counter[str]()
+    for example in mixture:
+        tokens[example.origin] += encode_example(example, job.tokenizer, max_tokens=64).num_supervised
+    assert abs(tokens["general"] - tokens["domain"]) <= 32
+
+
+def asked(words: int) -> Example:
+    return Example(messages=(Message("user", "word " * words), Message("assistant", "yes")))
+
+
+def test_what_has_no_answer_within_the_longest_sequence_takes_no_part_in_the_share() -> None:
+    domain = [asked(1 if number % 2 else 100) for number in range(40)]
+    general = [replace(asked(2 if number % 2 else 100), origin="general") for number in range(40)]
+    job = Context(general=general, tokenizer=build_tokenizer(), max_tokens=64)
+    mixture = Replay(share=0.2).prepare_data(domain, job)
+    assert sum(example.origin == "domain" for example in mixture) == 40  # none is lost from the record
+    trained = [e for e in mixture if encode_example(e, job.tokenizer, max_tokens=64).num_supervised]
+    assert Counter(example.origin for example in trained) == {"domain": 20, "general": 5}
+
+
+@pytest.mark.parametrize(("stratify", "balanced"), [("auto", True), ("source", True), (None, False)])
+def test_sources_are_drawn_in_proportion(stratify: str | None, balanced: bool) -> None:
+    general = [long(number, 1, metadata={"source": "ab"[number % 2]}) for number in range(40)]
+    draws = [
+        Counter(
+            example.metadata["source"]
+            for example in Replay(share=0.2, stratify=stratify).prepare_data(
+                DOMAIN, Context(seed=seed, general=general)
+            )
+            if example.origin == "general"
+        )
+        for seed in range(10)
+    ]
+    assert all(draw == {"a": 2, "b": 2} for draw in draws) == balanced
+
+
+def test_a_pool_that_is_too_small_repeats_with_a_warning() -> None:
+    with pytest.warns(ReplayRepeats, match="each stands 2 times in the mixture"):
+        Replay(share=0.5).prepare_data(DOMAIN, context())
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """A base that writes as many examples as it is asked for; returns what it was asked."""
+    asked_for: list[tuple[str, int]] = []
+
+    def write(_: Context, source: str, num: int) -> list[Example]:
+        asked_for.append((source, num))
+        return [Example(text=f"Own words {number}.", origin="self") for number in range(num)]
+
+    monkeypatch.setattr("forgetless.methods.replay.kept_examples", write)
+    return asked_for
+
+
+def test_the_base_writes_as_many_as_the_share_needs(requests: list[tuple[str, int]]) -> None:
+    for method, job in ((Replay(share=0.2, source="self"), context()), (Replay(share=0.2), Context())):
+        mixture = method.prepare_data(DOMAIN, job)
+        assert Counter(example.origin for example in mixture) == {"domain": 16, "self": 4}
+    assert requests == [("self", 4), ("auto", 4)]
+
+
+def test_the_base_writes_more_where_its_tokens_fall_short(requests: list[tuple[str, int]]) -> None:
+    job = replace(context(), general=())
+    long_domain = [Example(text=f"{number} " + "word " * 10) for number in range(16)]
+    mixture = Replay(share=0.2, by="tokens").prepare_data(long_domain, job)
+    assert len(requests) == 2
+    assert requests[1][1] > requests[0][1] == 4
+    tokens = Counter[str]()
+    for example in mixture:
+        tokens[example.origin] += count_answer_tokens(example, job.tokenizer)
+    assert tokens["self"] / tokens.total() == pytest.approx(0.2, abs=0.02)
+
+
+def test_the_base_writes_once_where_its_tokens_are_enough(requests: list[tuple[str, int]]) -> None:
+    short = [Example(text=f"{number}") for number in range(16)]
+    Replay(share=0.2, by="tokens").prepare_data(short, replace(context(), general=()))
+    assert len(requests) == 1
