@@ -22,6 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.laboratory.scene import NUM_BASES, set_scene
 from benchmarks.laboratory.search import SEEDS, missing_methods, run_rows
 from benchmarks.laboratory.summary import summarise
 from benchmarks.laboratory.table import ROWS
@@ -46,7 +47,9 @@ def main() -> None:
     arguments = parser.parse_args()
     work: Path = arguments.work
     if arguments.command == "summarise":
-        RESULT.write_text(json.dumps(summarise(ROWS, work / "journal.jsonl"), indent=1) + "\n", encoding="utf-8")
+        bases = [set_scene(number, work).known for number in range(NUM_BASES)]
+        found = summarise(ROWS, work / "journal.jsonl", bases=bases)
+        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return
     work.mkdir(parents=True, exist_ok=True)
     names = [row.name for row in ROWS] if arguments.rows is None else [n.strip() for n in arguments.rows.split(";")]

@@ -34,7 +34,7 @@ Kept = Literal["none", "general", "written"]
 
 BATCH, MAX_TOKENS = 16, 64
 LOOK = 10  # steps between two looks at what was learned
-NEAR, ENOUGH = 0.85, 0.97  # target accuracies from which forgetting is looked at, and at which a search ends
+NEAR, ENOUGH = 0.9, 0.95  # target accuracies from which forgetting is looked at, and at which a search ends
 FIRST_TIMED = 5  # the steps before it warm up
 
 
@@ -66,7 +66,7 @@ def tune(recipe: Recipe, seed: int, steps: int, directory: Path, *, is_search: b
     Returns:
         One line of the journal; a run that failed says why under `failed`.
     """
-    scene = set_scene(seed, directory)
+    scene, started = set_scene(seed, directory), time.process_time()
     line: dict[str, Any] = {**asdict(recipe), "seed": seed, "steps": steps, "is_search": is_search}
     looker = Looker(scene) if is_search else None
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
@@ -75,9 +75,11 @@ def tune(recipe: Recipe, seed: int, steps: int, directory: Path, *, is_search: b
             model, found = _fit(recipe, scene, steps, Path(place), looker)
         except ForgetlessError as error:
             return {**line, "failed": str(error)}
-    if looker is not None:
-        return {**line, "looks": looker.looks}
-    return {**line, **found, "target": accuracy(model, scene.test), "forgetting": scene.forgetting(model)}
+    if looker is None:
+        line |= {**found, "target": accuracy(model, scene.test), "forgetting": scene.forgetting(model)}
+    else:
+        line["looks"] = looker.looks
+    return {**line, "seconds": round(time.process_time() - started, 2)}
 
 
 def _fit(recipe: Recipe, scene: Scene, steps: int, place: Path, looker: Looker | None) -> tuple[Any, dict[str, Any]]:
