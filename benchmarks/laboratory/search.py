@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.laboratory.scene import NUM_BASES, set_scene
@@ -36,7 +37,7 @@ class Choice:
         recipe: What the ten seeds are run with.
         steps: For how many optimizer steps.
         target: Mean target accuracy on the validation seeds.
-        forgetting: Mean forgetting there; None where the goal isn't nearly reached.
+        forgetting: Mean forgetting there.
         is_reached: Whether the goal is reached; where no setting does, the one that comes nearest is taken.
         num_tried: Settings that were tried.
     """
@@ -44,7 +45,7 @@ class Choice:
     recipe: Recipe
     steps: int
     target: float
-    forgetting: float | None
+    forgetting: float
     is_reached: bool
     num_tried: int
 
@@ -132,7 +133,7 @@ def choose(row: Row, run: Run) -> Choice | str:
     if not tried:
         return failure
     reached = [choice for choice in tried if choice.is_reached]
-    best = min(reached, key=lambda c: c.forgetting or 0.0) if reached else max(tried, key=lambda c: c.target)
+    best = min(reached, key=lambda c: c.forgetting) if reached else max(tried, key=lambda c: c.target)
     return Choice(**{**vars(best), "num_tried": len(tried)})
 
 
@@ -148,18 +149,20 @@ def _choice(recipe: Recipe, lines: Sequence[Mapping[str, Any]], goal: float, num
     Two looks, so that a lucky one doesn't count. A run that stopped because it had learned enough stays where it was.
     """
     curves = [line["looks"] for line in lines]
-
-    def mean(field: str, at: int) -> float | None:
-        values = [curve[min(at, len(curve) - 1)].get(field) for curve in curves]
-        return None if None in values else sum(values) / len(values)
-
     num_looks = max(map(len, curves))
-    targets = [mean("target", at) or 0.0 for at in range(num_looks)]
+    targets = [fmean(curve[min(at, len(curve) - 1)]["target"] for curve in curves) for at in range(num_looks)]
     smooth = [(targets[at] + targets[min(at + 1, num_looks - 1)]) / 2 for at in range(num_looks)]
     is_complete = len(lines) == len(VALIDATION)
     found = next((at for at, value in enumerate(smooth) if value >= goal and is_complete), None)
     at = max(range(num_looks), key=smooth.__getitem__) if found is None else found
-    return Choice(recipe, LOOK * (at + 1), smooth[at], mean("forgetting", at), found is not None, number)
+    forgetting = [_forgetting(curve, at) for curve in curves]
+    return Choice(recipe, LOOK * (at + 1), smooth[at], fmean(forgetting), found is not None, number)
+
+
+def _forgetting(curve: Sequence[Mapping[str, float]], at: int) -> float:
+    """Returns what is forgotten at a look, or at the first one after it that saw it; all where none did."""
+    later = (look["forgetting"] for look in curve[at:] if "forgetting" in look)
+    return next(later, curve[-1].get("forgetting", 1.0))
 
 
 def run_rows(

@@ -34,7 +34,7 @@ Kept = Literal["none", "general", "written"]
 
 BATCH, MAX_TOKENS = 16, 64
 LOOK = 10  # steps between two looks at what was learned
-NEAR, ENOUGH = 0.9, 0.95  # target accuracies from which forgetting is looked at, and at which a search ends
+NEAR, ENOUGH = 0.8, 0.95  # target accuracies from which forgetting is looked at, and at which a search ends
 FIRST_TIMED = 5  # the steps before it warm up
 
 
