@@ -46,7 +46,10 @@ def fit(methods: Sequence[Method], directory: Path, **settings: Any) -> dict[str
     model: Any = build_model()
     job = replace(context(), sequences=mixture(methods))
     for method in methods:
+        # As far as the method looks: bitsandbytes, which would do it, isn't among our packages.
+        base, base.is_loaded_in_4bit = model, "in_four_bits" in method.load_options()
         model = method.prepare_model(model, job)
+        base.is_loaded_in_4bit = False
     trained, _ = train_model(
         model,
         build_tokenizer(),

@@ -22,19 +22,28 @@ if TYPE_CHECKING:
     from forgetless.data.sources import read_examples
     from forgetless.errors import ConfigError, DataError, ForgetlessError, ModelError, RunError
     from forgetless.evaluate.runner import evaluate
+    from forgetless.mechanisms.adapters import assert_base_frozen
     from forgetless.mechanisms.fisher import estimate_fisher, load_fisher, save_fisher
     from forgetless.methods.a_gem import AGEM
     from forgetless.methods.base import Method
+    from forgetless.methods.corda import CorDA
+    from forgetless.methods.eaft import EAFT
     from forgetless.methods.ewc import EWC
+    from forgetless.methods.flow import FLOW
     from forgetless.methods.freeze_bottom import FreezeBottom
     from forgetless.methods.half import Half
+    from forgetless.methods.kl import KLToBase
     from forgetless.methods.l2_sp import L2SP
     from forgetless.methods.layer_rates import LayerRates
-    from forgetless.methods.lora import LoRA, assert_base_frozen
+    from forgetless.methods.lora import LoRA, QLoRA
     from forgetless.methods.mas import MAS
     from forgetless.methods.mofo import MoFO
+    from forgetless.methods.null_space import NullSpace
+    from forgetless.methods.osf import OSF
     from forgetless.methods.replay import Replay
     from forgetless.methods.rewrite import Rewrite
+    from forgetless.methods.stm import STM
+    from forgetless.methods.talr import TALR
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
     from forgetless.train.protection import protect
@@ -49,19 +58,28 @@ _HOMES = {
     "forgetless.data.sources": ["read_examples"],
     "forgetless.errors": ["ConfigError", "DataError", "ForgetlessError", "ModelError", "RunError"],
     "forgetless.evaluate.runner": ["evaluate"],
+    "forgetless.mechanisms.adapters": ["assert_base_frozen"],
     "forgetless.mechanisms.fisher": ["estimate_fisher", "load_fisher", "save_fisher"],
     "forgetless.methods.base": ["Method"],
-    "forgetless.methods.ewc": ["EWC"],
     "forgetless.methods.a_gem": ["AGEM"],
+    "forgetless.methods.corda": ["CorDA"],
+    "forgetless.methods.eaft": ["EAFT"],
+    "forgetless.methods.ewc": ["EWC"],
+    "forgetless.methods.flow": ["FLOW"],
     "forgetless.methods.freeze_bottom": ["FreezeBottom"],
     "forgetless.methods.half": ["Half"],
-    "forgetless.methods.layer_rates": ["LayerRates"],
-    "forgetless.methods.mofo": ["MoFO"],
+    "forgetless.methods.kl": ["KLToBase"],
     "forgetless.methods.l2_sp": ["L2SP"],
-    "forgetless.methods.lora": ["LoRA", "assert_base_frozen"],
+    "forgetless.methods.layer_rates": ["LayerRates"],
+    "forgetless.methods.lora": ["LoRA", "QLoRA"],
     "forgetless.methods.mas": ["MAS"],
+    "forgetless.methods.mofo": ["MoFO"],
+    "forgetless.methods.null_space": ["NullSpace"],
+    "forgetless.methods.osf": ["OSF"],
     "forgetless.methods.replay": ["Replay"],
     "forgetless.methods.rewrite": ["Rewrite"],
+    "forgetless.methods.stm": ["STM"],
+    "forgetless.methods.talr": ["TALR"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
     "forgetless.train.protection": ["protect"],
@@ -71,24 +89,33 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AGEM",
+    "EAFT",
     "EWC",
+    "FLOW",
     "L2SP",
     "MAS",
+    "OSF",
+    "STM",
+    "TALR",
     "CheckResult",
     "Comparison",
     "Config",
     "ConfigError",
+    "CorDA",
     "DataError",
     "Example",
     "ForgetlessError",
     "FreezeBottom",
     "Half",
+    "KLToBase",
     "LayerRates",
     "LoRA",
     "Message",
     "Method",
     "MoFO",
     "ModelError",
+    "NullSpace",
+    "QLoRA",
     "Replay",
     "Rewrite",
     "Role",

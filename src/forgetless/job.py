@@ -73,6 +73,11 @@ class Job:
         )
 
     @property
+    def load_options(self) -> dict[str, Any]:
+        """What the methods want of loading the model that is trained; the base is scored as the config has it."""
+        return {key: value for method in self.methods for key, value in method.load_options().items()}
+
+    @property
     def identity(self) -> str:
         """Fingerprint of config and data: two runs of the same identity do the same."""
         content = [self.config.model_dump(mode="json"), self.fingerprints()]
@@ -127,6 +132,8 @@ def _learning_rate(config: Config, methods: Sequence[Method]) -> float:
     """Returns the learning rate of the config, or the default for the kind of tuning."""
     if config.training.learning_rate is not None:
         return config.training.learning_rate
+    if rates := [method.learning_rate for method in methods if method.learning_rate is not None]:
+        return min(rates)
     return ADAPTER_RATE if any("the adapter" in method.claims for method in methods) else FULL_RATE
 
 

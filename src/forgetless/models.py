@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from forgetless.errors import ConfigError, ForgetlessError, ModelError, RunError, did_you_mean
-from forgetless.quantised import is_gguf, missing_package, read_gguf
+from forgetless.quantised import four_bits, is_gguf, missing_package, read_gguf
 from forgetless.weights import fingerprint_weights as fingerprint_weights
 from forgetless.weights import hash_file as hash_file
 
@@ -240,7 +240,14 @@ def _model_directory(path: Path) -> Path:
     raise ModelError(f"{path} holds neither config.json nor adapter_config.json: it is not a model directory")
 
 
-def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    in_four_bits: bool = False,
+) -> LoadedModel:
     """Loads a model and its tokenizer, in eval mode; an adapter is loaded on its base.
 
     Args:
@@ -248,6 +255,7 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_re
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on the CPU, the checkpoint's own elsewhere.
         trust_remote_code: Run code that the repository brings; off unless the user asked for it.
+        in_four_bits: Quantise the weights of the model, or of an adapter's base, to 4 bits (NF4) in memory.
 
     Returns:
         The model on its device, its tokenizer, and where both came from.
@@ -261,21 +269,33 @@ def load_model(name: str, *, device: str = "auto", dtype: str = "auto", trust_re
     source = resolve_model(name)
     place = pick_device(device)
     if (Path(source) / "adapter_config.json").is_file():
-        base = load_model(adapter_base(name), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        base = load_model(
+            adapter_base(name),
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            in_four_bits=in_four_bits,
+        )
         return attach_adapter(base, name, trust_remote_code=trust_remote_code)
     try:
         with quiet_transformers():
-            model = _load_weights(source, place, dtype=dtype, trust_remote_code=trust_remote_code)
+            extra = {"quantization_config": four_bits(source, place), "device_map": {"": place}} if in_four_bits else {}
+            model = _load_weights(source, place, dtype=dtype, trust_remote_code=trust_remote_code, **extra)
             tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
     except ForgetlessError:
         raise
     except Exception as error:  # a damaged model can make the libraries raise anything
         raise ModelError(f"model {name!r} cannot be loaded: {_reason(source, error)}") from error
     _refuse_foreign_tokenizer(model, tokenizer, name)
-    notes = (_DEQUANTISED.format(name=name),) if is_gguf(source) else ()
-    return LoadedModel(model, tokenizer, name, source, notes)
+    notes = [_DEQUANTISED.format(name=name)] if is_gguf(source) else []
+    notes += [_QUANTISED.format(name=name)] if in_four_bits else []
+    return LoadedModel(model, tokenizer, name, source, tuple(notes))
 
 
+_QUANTISED = (
+    "{name} is loaded in 4 bits: it answers a little differently from full weights, and an adapter that is trained on "
+    "it fits full weights less well; serve it as it was trained"
+)
 _DEQUANTISED = (
     "{name} is dequantised in memory: its weights are those of the file, its arithmetic isn't; a server such as "
     "llama.cpp's computes with the quantised weights and may answer differently"
@@ -314,7 +334,7 @@ def _refuse_foreign_tokenizer(model: nn.Module, tokenizer: Any, name: str) -> No
         )
 
 
-def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote_code: bool) -> nn.Module:
+def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote_code: bool, **extra: Any) -> nn.Module:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -332,6 +352,7 @@ def _load_weights(source: str, device: torch.device, *, dtype: str, trust_remote
         trust_remote_code=trust_remote_code,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **extra,
     )
     model, report = loaded
     absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])

@@ -88,6 +88,9 @@ def run(
         reporter.note(text)
     model = _base_stage(job, directory, reporter)
     model = _noise_stage(job, directory, reporter, model)
+    if job.load_options:
+        model = None  # the methods want it loaded otherwise, and two would take the memory of both
+        release_memory()
     _train_stage(job, directory, reporter, model)
     del model
     release_memory()
@@ -194,7 +197,7 @@ def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     """Scores the artefact that was saved, read back from disk."""
     if directory.is_done("tuned", directory.scores("tuned")):
         return
-    loaded = _load(job, str(directory.model), reporter)
+    loaded = _load(job, str(directory.model), reporter, **job.load_options)
     _score_stage(job, directory, reporter, "tuned", loaded)
 
 
@@ -253,13 +256,17 @@ def _judge_checks(job: Job, directory: RunDirectory) -> list[CheckResult]:
     return judge_checks(_checks(job), tuned, base)
 
 
-def _load(job: Job, name: str, reporter: Reporter) -> LoadedModel:
+def _load(job: Job, name: str, reporter: Reporter, **options: Any) -> LoadedModel:
     from forgetless.models import load_model
 
     config = job.config
     with reporter.task(f"Loading {name}"):
         loaded = load_model(
-            name, device=config.device, dtype=config.training.dtype, trust_remote_code=config.trust_remote_code
+            name,
+            device=config.device,
+            dtype=config.training.dtype,
+            trust_remote_code=config.trust_remote_code,
+            **options,
         )
     for note in loaded.notes:
         reporter.note(note)
@@ -297,7 +304,7 @@ def _prepare_context(job: Job, loaded: LoadedModel, directory: RunDirectory, rep
 def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
     if directory.is_done("train", directory.model):
         return
-    loaded = loaded or _load(job, job.config.model, reporter)
+    loaded = loaded or _load(job, job.config.model, reporter, **job.load_options)
     context = _prepare_context(job, loaded, directory, reporter)
     with directory.stage("data") as facts:
         with warnings.catch_warnings(record=True) as caught:
@@ -428,7 +435,9 @@ def _explain_stage(
                     *sides,
                     models=(job.config.model, str(directory.model)),
                     tasks=job.suite,
-                    load=lambda name: _load(job, name, reporter),
+                    load=lambda name: _load(
+                        job, name, reporter, **(job.load_options if name == str(directory.model) else {})
+                    ),
                     options=EvaluationOptions(batch_size=job.config.evaluation.batch_size),
                     reporter=reporter,
                 )

@@ -9,6 +9,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetless.errors import ModelError
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -83,4 +85,42 @@ def missing_package(directory: Path) -> str | None:
     return (
         f"its weights are quantised by {method}, which the package {package} reads: pip install {package} (or save the "
         "model with ordinary weights)"
+    )
+
+
+def lacks_four_bits() -> str | None:
+    """Returns what to do where weights can't be loaded in 4 bits here, as a sentence; None where they can."""
+    if find_spec("bitsandbytes") is None:
+        return "4-bit weights need the package bitsandbytes: pip install bitsandbytes (or use lora, on full weights)"
+    return None
+
+
+def four_bits(source: str, device: torch.device) -> Any:
+    """Returns the setting that makes transformers quantise weights to 4 bits (NF4, scales quantised too) as it loads.
+
+    Args:
+        source: Directory or hub id of the model.
+        device: Where it is to lie.
+
+    Returns:
+        A `BitsAndBytesConfig`.
+
+    Raises:
+        ModelError: The package lacks, the device isn't one of its, or the weights are quantised already.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if lacking := lacks_four_bits():
+        raise ModelError(lacking)
+    if device.type == "mps":
+        raise ModelError("4-bit weights can't be computed with on mps: use device cpu or cuda, or lora on full weights")
+    if is_gguf(source) or quantisation(Path(source)) is not None:
+        raise ModelError(f"{source} is quantised already: 4 bits are made of ordinary weights")
+    is_half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if is_half else torch.float32,
     )

@@ -34,7 +34,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "stm": {"threshold": None},
     "talr": {"strength": 0.0},
 }
-WITHOUT_NEUTRAL = {"lora"}
+WITHOUT_NEUTRAL = {"corda", "lora", "null_space", "osf", "qlora"}
 
 # What acts only on a gradient that conflicts, which those of four steps of the tiny model don't.
 RARE = {"a_gem"}

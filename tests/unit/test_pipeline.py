@@ -189,6 +189,27 @@ def test_a_loss_that_cannot_be_asked_about_is_judged_by_its_answers(
     assert (again, len(notes)) == (explained, 1)
 
 
+def test_the_base_is_scored_as_it_is_and_trained_as_the_methods_want_it_loaded(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forgetless import models
+
+    loads: list[tuple[str, dict[str, Any]]] = []
+
+    def load(name: str, *, trained: bool = False, **options: Any) -> Any:
+        loads.append((Path(name).name, {"trained": trained}))
+        return load_model(name, **options)
+
+    monkeypatch.setattr(LoRA, "load_options", lambda self: {"trained": True})
+    monkeypatch.setattr(models, "load_model", load)
+    pipeline.run(config | {"methods": ["lora"]}, out=tmp_path / "out")
+    assert loads[:3] == [
+        ("tiny", {"trained": False}),
+        ("tiny", {"trained": True}),
+        ("model", {"trained": True}),
+    ]
+
+
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_the_base_writes_for_methods_and_what_it_wrote_is_kept(
     config: dict[str, Any], cache: Path, tmp_path: Path, is_cached: bool

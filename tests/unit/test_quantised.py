@@ -15,7 +15,7 @@ from forgetless.errors import ModelError
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
 from forgetless.models import load_model, resolve_model, save_model
-from forgetless.quantised import missing_package, quantisation
+from forgetless.quantised import four_bits, missing_package, quantisation
 from forgetless.weights import fingerprint_weights
 
 
@@ -142,3 +142,29 @@ def test_a_quantised_directory_names_the_package_that_reads_it(
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=f"quantised by {method}, which the package {package} reads: pip install"):
         load_model(str(directory), device="cpu")
+
+
+def test_four_bits_without_their_package_are_refused(monkeypatch: pytest.MonkeyPatch, tiny_directory: Path) -> None:
+    monkeypatch.setattr("forgetless.quantised.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install bitsandbytes"):
+        load_model(str(tiny_directory), device="cpu", in_four_bits=True)
+
+
+def test_four_bits_are_made_of_ordinary_weights_where_there_is_a_device_for_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("forgetless.quantised.find_spec", lambda name: object())
+    monkeypatch.setattr("transformers.BitsAndBytesConfig", dict)
+    assert four_bits("directory", torch.device("cpu")) == {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": torch.float32,
+    }
+    with pytest.raises(ModelError, match="mps"):
+        four_bits("directory", torch.device("mps"))
+    with pytest.raises(ModelError, match="quantised already"):
+        four_bits("model.gguf", torch.device("cpu"))
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}}')
+    with pytest.raises(ModelError, match="quantised already"):
+        four_bits(str(tmp_path), torch.device("cpu"))

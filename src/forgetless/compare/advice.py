@@ -17,7 +17,7 @@ GENTLE_RATES = {True: 1e-4, False: 1e-5}
 
 MANY_EPOCHS = 3.0
 
-ADAPTERS = frozenset({"lora", "qlora", "dora", "rslora", "osf", "corda"})
+ADAPTERS = frozenset({"lora", "qlora", "dora", "rslora", "osf", "corda", "null_space"})
 """Methods that train an adapter instead of all weights."""
 
 

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetless.mechanisms.adapters import is_base_behind_adapter
+
 if TYPE_CHECKING:
     from forgetless.evaluate.requests import TextModel
-
-# Initialisations that leave the base's weights as they are. PiSSA, OLoRA, CorDA, LoftQ and others write into them, and
-# switching such an adapter off leaves something that is neither model.
-NEUTRAL_STARTS = (True, False, "gaussian")
 
 
 @contextmanager
@@ -24,11 +22,11 @@ def base_of_adapter(tuned: TextModel, base: str) -> Iterator[TextModel | None]:
         base: What the user calls its base.
 
     Yields:
-        The base, sharing the weights in memory; None where it has to be loaded by itself: the tuned model is no LoRA
+        The base, sharing the weights in memory; None where it has to be loaded by itself: the tuned model is no
         adapter on that base, or switching it off doesn't give the base bit for bit.
     """
     model: Any = getattr(tuned, "model", None)
-    if not is_exact_when_off(model) or not _is_on(model, base):
+    if not is_base_behind_adapter(model) or not _is_on(model, base):
         yield None
         return
     from forgetless.evaluate.local import LocalModel
@@ -40,23 +38,13 @@ def base_of_adapter(tuned: TextModel, base: str) -> Iterator[TextModel | None]:
         yield LocalModel(loaded, batch_size=tuned.batch_size)
 
 
-def is_exact_when_off(model: Any) -> bool:
-    """Whether a model is its base, bit for bit, while its adapters are switched off."""
-    configs = getattr(model, "peft_config", None)
-    if not isinstance(configs, dict) or not hasattr(model, "disable_adapter"):
-        return False
-    return all(
-        str(getattr(config.peft_type, "value", config.peft_type)) == "LORA"
-        and config.init_lora_weights in NEUTRAL_STARTS
-        and config.bias == "none"
-        and not config.layer_replication
-        for config in configs.values()
-    )
-
-
 def _is_on(model: Any, base: str) -> bool:
     from forgetless.models import EMBEDDED_ALIAS, is_embedded, resolve_model
+    from forgetless.quantised import quantisation
 
+    is_quantised = getattr(model, "hf_quantizer", None) is not None
+    if is_quantised and (is_embedded(base) or quantisation(Path(resolve_model(base))) is None):
+        return False  # quantised as it was loaded: that is another model than the base on disk
     named = str(next(iter(model.peft_config.values())).base_model_name_or_path)
     if is_embedded(base):
         return Path(named).name == EMBEDDED_ALIAS

@@ -50,6 +50,27 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
     return adapted
 
 
+def lora_layers(model: nn.Module) -> dict[str, Any]:
+    """Returns the layers that carry LoRA, by name.
+
+    Args:
+        model: A `peft.PeftModel`.
+
+    Returns:
+        The layers, in the model's order.
+
+    Raises:
+        ConfigError: One of them is an embedding, whose input is no vector.
+    """
+    from peft.tuners.lora import Embedding, LoraLayer
+
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, module in found.items():
+        if isinstance(module, Embedding):
+            raise ConfigError(f"target_modules names {name.rpartition('.')[2]}, an embedding: linear layers only")
+    return found
+
+
 def refuse_quantised(model: Any, method: str) -> None:
     """Raises `ConfigError` where a method that takes weight matrices apart is given quantised ones."""
     if getattr(model, "hf_quantizer", None) is not None:

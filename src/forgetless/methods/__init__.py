@@ -9,6 +9,7 @@ METHODS: Registry[type[Method]] = Registry(
     "method",
     {
         "a_gem": "forgetless.methods.a_gem:AGEM",
+        "corda": "forgetless.methods.corda:CorDA",
         "eaft": "forgetless.methods.eaft:EAFT",
         "ewc": "forgetless.methods.ewc:EWC",
         "flow": "forgetless.methods.flow:FLOW",
@@ -20,6 +21,9 @@ METHODS: Registry[type[Method]] = Registry(
         "lora": "forgetless.methods.lora:LoRA",
         "mas": "forgetless.methods.mas:MAS",
         "mofo": "forgetless.methods.mofo:MoFO",
+        "null_space": "forgetless.methods.null_space:NullSpace",
+        "osf": "forgetless.methods.osf:OSF",
+        "qlora": "forgetless.methods.lora:QLoRA",
         "replay": "forgetless.methods.replay:Replay",
         "rewrite": "forgetless.methods.rewrite:Rewrite",
         "stm": "forgetless.methods.stm:STM",

@@ -126,6 +126,7 @@ class Method:
         claims: What only one method of a run may hold ("the adapter").
         requires: Claims that another method, or the model as it is given, must hold.
         refuses: Claims that no other method may hold beside this one.
+        learning_rate: Peak rate where the config names none; None = that of the kind of tuning.
     """
 
     name: ClassVar[str]
@@ -137,9 +138,14 @@ class Method:
     claims: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
     refuses: ClassVar[frozenset[str]] = frozenset()
+    learning_rate: ClassVar[float | None] = None
 
     def check(self, context: Context) -> None:
         """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""
+
+    def load_options(self) -> dict[str, Any]:
+        """Returns further arguments of `load_model` for the model that is trained, and judged when it is."""
+        return {}
 
     def prepare_data(self, mixture: Sequence[Example], context: Context) -> Sequence[Example]:
         """Returns the mixture to train on."""

@@ -1,15 +1,15 @@
-"""LoRA and its variants, through PEFT: the base stays frozen, a low-rank update is learned beside it."""
+"""LoRA, its variants and QLoRA, through PEFT: the base stays frozen, a low-rank update is learned beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from forgetless.errors import ConfigError
+from forgetless.mechanisms.adapters import add_adapter
 from forgetless.methods.base import Context, Method, method_options
-from forgetless.models import quiet_transformers
+from forgetless.quantised import lacks_four_bits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,44 +69,49 @@ class LoRA(Method):
         Raises:
             ConfigError: The model has an adapter already, or none of the target modules.
         """
-        import torch
-        from peft import LoraConfig, PeftModel, get_peft_model
+        from peft import LoraConfig
 
-        if isinstance(model, PeftModel):
-            raise ConfigError("the model carries an adapter already: merge it first, or drop method 'lora'")
-        with torch.random.fork_rng(), quiet_transformers():
-            torch.manual_seed(context.seed)
-            try:
-                adapted: nn.Module = get_peft_model(model, LoraConfig(**self.peft_options()))
-            except ValueError as error:
-                raise ConfigError(f"method 'lora', option 'target_modules': {error}") from None
-        assert_base_frozen(adapted)
-        return adapted
+        return add_adapter(model, LoraConfig(**self.peft_options()), method=self.name, seed=context.seed)
 
 
-def assert_base_frozen(model: nn.Module) -> None:
-    """Raises unless nothing but adapter parameters is trained, so that switching the adapter off restores the base.
+@method_options
+class QLoRA(LoRA):
+    """LoRA on a base that is held in 4 bits (NF4, scales quantised too) while it is trained and judged.
 
-    Frozen is not harmless: with the adapter on the model's answers change, on old questions too.
+    What is forgotten has two parts, that of quantising and that of training; the base is scored with its full weights,
+    so that both count.
 
-    Args:
-        model: A `peft.PeftModel`.
-
-    Raises:
-        ConfigError: A base parameter is trainable, no adapter parameter is, or the initialisation of the adapter has
-            changed the base's weights (PiSSA, OLoRA, CorDA, ...), so that "adapter off" is not the base.
+    Departs from the paper: no paged optimizer.
     """
-    configs: Mapping[str, Any] = getattr(model, "peft_config", {})
-    if not configs:
-        raise ConfigError(f"{type(model).__name__} carries no adapter: wrap it with peft.get_peft_model first")
-    for name, config in configs.items():
-        start = getattr(config, "init_lora_weights", True)
-        if isinstance(start, str) and start.lower() not in {"gaussian", "orthogonal", "eva"}:
-            raise ConfigError(f"adapter {name!r} starts with {start!r}, which changes the base's weights")
-    prefixes = ("lora_", "modules_to_save", "trainable_tokens_")
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    strays = [name for name in trained if not any(part in name for part in prefixes)]
-    if strays:
-        raise ConfigError(f"{len(strays)} base parameters are trained ({', '.join(strays[:3])}, ...): freeze them")
-    if not trained:
-        raise ConfigError("no adapter parameter is trainable: load the adapter with is_trainable=True")
+
+    name: ClassVar[str] = "qlora"
+    title: ClassVar[str] = "QLoRA: LoRA on a 4-bit base"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2305.14314"
+    needs: ClassVar[str] = "the package bitsandbytes"
+    cost: ClassVar[str] = "about a quarter of the memory of a 16-bit base; slower steps, which unpack the weights"
+
+    def check(self, context: Context) -> None:
+        if lacking := lacks_four_bits():
+            raise ConfigError(f"method 'qlora': {lacking}")
+
+    def load_options(self) -> dict[str, Any]:
+        return {"in_four_bits": True}
+
+    def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
+        """Adds the adapter, and asks that the base be in 4 bits.
+
+        Args:
+            model: A model whose weights were quantised as it was loaded.
+            context: The job; its seed is used.
+
+        Returns:
+            A `peft.PeftModel` around the model, in which only the adapter is trained.
+
+        Raises:
+            ConfigError: The base isn't in 4 bits, or what LoRA raises.
+        """
+        if not getattr(model, "is_loaded_in_4bit", False):
+            raise ConfigError(
+                "method 'qlora' needs a model that is loaded in 4 bits: load_model(..., in_four_bits=True), or use lora"
+            )
+        return super().prepare_model(model, context)

@@ -41,6 +41,7 @@ class Rewrite(Method):
 
     name: ClassVar[str] = "rewrite"
     title: ClassVar[str] = "Targets rewritten by the base (SDFT)"
+    family: ClassVar[str] = "data"
     paper: ClassVar[str] = "https://arxiv.org/abs/2402.13669"
     needs: ClassVar[str] = ""
     cost: ClassVar[str] = "the base writes each target once before training; the texts are kept"

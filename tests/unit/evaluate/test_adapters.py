@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from forgetless.evaluate.adapters import base_of_adapter, is_exact_when_off
+from forgetless.evaluate.adapters import base_of_adapter
 from forgetless.evaluate.function import FunctionModel
 from forgetless.evaluate.requests import GenerationRequest
 from forgetless.evaluate.runner import open_model
@@ -68,23 +66,10 @@ def _loaded(directory: Path) -> tuple[Any, Any]:
     return loaded.model, loaded.tokenizer
 
 
-@pytest.mark.parametrize(
-    ("settings", "is_exact"),
-    [
-        ({}, True),
-        ({"init_lora_weights": "gaussian"}, True),
-        ({"use_dora": True}, True),
-        ({"init_lora_weights": "pissa"}, False),
-        ({"init_lora_weights": "olora"}, False),
-        ({"bias": "all"}, False),
-    ],
-    ids=str,
-)
-def test_starts_that_write_into_the_base_are_not_exact(
-    settings: dict[str, Any], is_exact: bool, tiny_directory: Path
+def test_an_adapter_on_a_base_that_was_quantised_in_memory_has_not_the_base_behind_it(
+    tiny_directory: Path, tmp_path: Path
 ) -> None:
-    from peft import LoraConfig
-
-    loaded = load_model(str(tiny_directory), device="cpu")
-    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **settings)
-    assert is_exact_when_off(_adapt(loaded.model, config)) == is_exact
+    tuned: Any = open_model(str(save_adapter(tiny_directory, tmp_path / "adapter")), device="cpu")
+    tuned.model.get_base_model().hf_quantizer = object()
+    with base_of_adapter(tuned, str(tiny_directory)) as base:
+        assert base is None

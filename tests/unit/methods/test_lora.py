@@ -1,4 +1,4 @@
-"""LoRA: what is adapted, what stays frozen, and what `assert_base_frozen` refuses."""
+"""LoRA: what is adapted, and how it starts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 
 from conftest import build_model
 from forgetless.errors import ConfigError
 from forgetless.methods.base import Context
-from forgetless.methods.lora import LoRA, assert_base_frozen
-from forgetless.models import quiet_transformers
+from forgetless.methods.lora import LoRA, QLoRA
 
 
 def adapt(method: LoRA, *, seed: int = 0) -> Any:
@@ -65,36 +63,15 @@ def test_target_modules_that_are_not_there_are_named() -> None:
         adapt(LoRA(target_modules=["c_attn"]))
 
 
-def wrap(**options: Any) -> Any:
-    model: Any = build_model()
-    with quiet_transformers():
-        return get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", **options))
+def test_qlora_is_refused_where_four_bits_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forgetless.quantised.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"'qlora'.* pip install bitsandbytes"):
+        QLoRA().check(Context())
+    monkeypatch.setattr("forgetless.quantised.find_spec", lambda name: object())
+    QLoRA().check(Context())
 
 
-def test_a_plain_adapter_is_fine() -> None:
-    assert_base_frozen(wrap())
-
-
-def test_a_model_without_an_adapter_is_refused() -> None:
-    model: Any = build_model()
-    with pytest.raises(ConfigError, match="carries no adapter"):
-        assert_base_frozen(model)
-
-
-def test_a_trained_base_parameter_is_named() -> None:
-    adapted = wrap()
-    adapted.base_model.model.model.norm.weight.requires_grad_(True)
-    with pytest.raises(ConfigError, match=r"norm\.weight"):
-        assert_base_frozen(adapted)
-
-
-def test_a_start_that_changes_the_base_is_refused() -> None:
-    with pytest.raises(ConfigError, match="changes the base's weights"):
-        assert_base_frozen(wrap(init_lora_weights="pissa_niter_2"))
-
-
-def test_an_adapter_that_nothing_trains_is_refused() -> None:
-    adapted = wrap()
-    adapted.requires_grad_(False)
-    with pytest.raises(ConfigError, match="no adapter parameter is trainable"):
-        assert_base_frozen(adapted)
+def test_qlora_wants_the_base_in_four_bits() -> None:
+    assert QLoRA().load_options() == {"in_four_bits": True}
+    with pytest.raises(ConfigError, match="loaded in 4 bits"):
+        adapt(QLoRA())
