@@ -34,9 +34,10 @@ trained on:
 | base | {skills} |
 |---|{rule}|
 {bases}
-**The task.** 72 questions about 24 new things, worded like those about the facts that the base knows; the answer is the
-value in a new form (`red ! !` where the base says `red`). Learned is what is answered exactly in two phrasings that
-were not trained on; forgotten is what the skills' accuracy lost, as the mean of the five, in points.
+**The task.** 96 questions about 24 new things, worded like those about the facts that the base knows; the answer is the
+value in a new form (`red ! !` where the base says `red`). *target* is the share that is answered exactly, of each fact
+in five phrasings, and *unseen* that of the one phrasing that was not trained on. *forgotten* is what the skills'
+accuracy lost, as the mean of the five, in points.
 
 **Equal learning.** Each row's options and rate are those that forget least on {num_validation} validation seeds among
 those that reach {goal:.0f} % of the target there, with the fewest steps that do; then they are run on {num_seeds} other
@@ -102,10 +103,10 @@ def p_value(row: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of one family, what forgets least first."""
-    head = "| row | chosen | data | steps | target | forgotten | saved | p | step | memory | finding |\n"
+    head = "| row | chosen | data | steps | target | unseen | forgotten | saved | p | step | memory | finding |\n"
     return (
         head
-        + "|---|---|---|---|---|---|---|---|---|---|---|\n"
+        + "|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         + lines(
             (
                 row["name"] + ("" if row["num_seeds"] == row["all_seeds"] else f" ({row['num_seeds']} seeds)"),
@@ -113,6 +114,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 KEPT[row["kept"]],
                 row["steps"],
                 spread(row["target"]),
+                f"{100 * row['unseen']:.0f}",
                 spread(row["forgetting"]),
                 spread(row["saved"]) if "saved" in row else "-",
                 p_value(row),

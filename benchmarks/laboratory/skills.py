@@ -10,12 +10,13 @@ import functools
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forgetless.data.examples import Example, Message
 
 SKILLS = ("arithmetic", "strings", "facts", "formats", "language")
+UNSEEN = "unseen"
 USER, ASSISTANT, END = "<user>", "<assistant>", "<end>"
 TEMPLATE = (
     "{% for message in messages %}"
@@ -74,7 +75,7 @@ class Item:
     """One question with its answer.
 
     Attributes:
-        skill: The skill that it belongs to, or `target`.
+        skill: The skill that it belongs to, or `target`, or `unseen`.
         prompt: What the user says.
         answer: What the assistant says.
     """
@@ -243,7 +244,8 @@ def target_items(world: World, seed: int, *, num_keys: int = 24) -> tuple[list[I
         num_keys: How many things.
 
     Returns:
-        What is trained on (each fact in three phrasings), and the questions that test it (each in the two others).
+        What is trained on (each fact in four phrasings), and the questions that test it (each in all five; the one that
+        was not trained on is of the skill `unseen`).
     """
     draw = random.Random(f"target {seed}")
     train, test = [], []
@@ -252,6 +254,6 @@ def target_items(world: World, seed: int, *, num_keys: int = 24) -> tuple[list[I
         answer = f"{draw.choice(VALUES[attribute])} ! !"
         order = draw.sample(PHRASINGS, len(PHRASINGS))
         asked = [Item("target", phrasing.format(key=key, attribute=attribute), answer) for phrasing in order]
-        train += asked[:3]
-        test += asked[3:]
+        train += asked[1:]
+        test += [replace(asked[0], skill=UNSEEN), *asked[1:]]
     return train, test

@@ -89,6 +89,7 @@ def _record(row: Row, done: Journal) -> dict[str, Any]:
         "num_tried": choice.num_tried,
         "num_seeds": len(lines),
         "target": interval([line["target"] for line in lines]),
+        "unseen": fmean(line["unseen"] for line in lines),
         "forgetting": interval(list(forgetting.values())),
         "by_seed": forgetting,
         "skills": {skill: fmean(line["forgetting"][skill] for line in lines) for skill in lines[0]["forgetting"]},

@@ -31,6 +31,7 @@ def row(name: str, forgotten: float, **fields: Any) -> dict[str, Any]:
         "steps": 50,
         "num_seeds": 10,
         "target": {"mean": 0.96, "low": 0.94, "high": 0.98},
+        "unseen": 0.8,
         "forgetting": value,
         "by_seed": {"0": forgotten, "1": -0.01},
         "skills": {"facts": forgotten},
@@ -64,7 +65,7 @@ RESULT: dict[str, Any] = {
 def test_rows_are_shown_from_the_least_forgetting_with_options_costs_and_findings() -> None:
     page = SCRIPT["page"](RESULT)
     fine = (
-        "| fine | rate 0.0003; lora; replay: share 0.25 | general | 50 | 96 [94, 98] | 10 [8, 12] | 40 [30, 50] "
+        "| fine | rate 0.0003; lora; replay: share 0.25 | general | 50 | 96 [94, 98] | 80 | 10 [8, 12] | 40 [30, 50] "
         "| < 0.0001 | 1.50 | 0.70 | **beats both controls** |"
     )
     assert fine in page
