@@ -167,7 +167,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def figure(result: Mapping[str, Any]) -> str:
-    """Returns the figure as SVG: each row with its seeds, mean and interval; plain and controls as lines through all."""
+    """Returns the figure as SVG: each row with its seeds, mean and interval; references as lines through all."""
     rows = sorted((r for r in result["rows"] if "missing" not in r), key=lambda row: row["forgetting"]["mean"])
     left, top, wide, high = 210, 46, 560, 20
     most = max(max(row["by_seed"].values()) for row in rows)

@@ -12,7 +12,7 @@ Spec = str | Mapping[str, Any]
 GOAL = 0.95  # target accuracy at which plain fine-tuning and all others are compared
 SLACK = 0.02  # what "fewer steps" may stay below it
 RATE = 3e-4  # plain fine-tuning
-FULL = (RATE, RATE / 3)  # rates at which the base's own weights are trained
+FULL = (RATE, RATE / 4)  # rates at which the base's own weights are trained
 ADAPTER = (1e-3, 3e-4)
 
 
@@ -46,7 +46,7 @@ def grid(method: str, option: str, *values: Any, before: Sequence[Spec] = (), **
 
 
 PLAIN = Row("plain fine-tuning", "reference", rates=(RATE,))
-LOWER = Row("lower learning rate", "reference", rates=(2e-4, 1.4e-4, 1e-4, 7e-5), is_control=True)
+LOWER = Row("lower learning rate", "reference", rates=(RATE / 2, RATE / 4, RATE / 6, RATE / 8), is_control=True)
 FEWER = Row("fewer steps", "reference", rates=(RATE,), goal=GOAL - SLACK, is_control=True)
 
 SHARES = (0.1, 0.25, 0.5, 0.75)

@@ -33,7 +33,7 @@ from forgetless.train.trainer import train_model
 Kept = Literal["none", "general", "written"]
 
 BATCH, MAX_TOKENS = 16, 64
-LOOK = 10  # steps between two looks at what was learned
+LOOK = 5  # steps between two looks at what was learned
 NEAR, ENOUGH = 0.8, 0.96  # target accuracies from which forgetting is looked at, and at which a search ends
 FIRST_TIMED = 5  # the steps before it warm up
 

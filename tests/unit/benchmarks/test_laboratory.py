@@ -93,7 +93,7 @@ def test_an_answer_without_end_is_not_kept() -> None:
 def looks(*targets: float, forgetting: float = 0.2) -> dict[str, Any]:
     return {
         "looks": [
-            {"steps": 10 * (n + 1), "target": t, **({"forgetting": forgetting} if t >= 0.8 else {})}
+            {"steps": tuning.LOOK * (n + 1), "target": t, **({"forgetting": forgetting} if t >= 0.8 else {})}
             for n, t in enumerate(targets)
         ]
     }
@@ -106,7 +106,7 @@ def share_of(recipe: Any) -> float:
 def test_the_fewest_steps_that_reach_the_goal_are_taken() -> None:
     row = table.Row("x", "data", rates=(1e-3,))
     choice = search.choose(row, lambda *_: looks(0.5, 0.95, 0.9, 0.96, 0.97))
-    assert (choice.steps, choice.is_reached) == (40, True)  # the look at 20 was a lucky one
+    assert (choice.steps, choice.is_reached) == (4 * tuning.LOOK, True)  # the second look was a lucky one
 
 
 def test_the_setting_that_forgets_least_is_chosen_and_none_is_tried_after_one_that_fails() -> None:
@@ -128,7 +128,7 @@ def test_the_setting_that_forgets_least_is_chosen_and_none_is_tried_after_one_th
 
 def test_a_row_that_never_reaches_the_goal_is_run_at_its_best_and_says_so() -> None:
     choice = search.choose(table.Row("x", "data", rates=(1e-3,)), lambda *_: looks(0.5, 0.9, 0.85))
-    assert (choice.steps, choice.is_reached) == (20, False)
+    assert (choice.steps, choice.is_reached) == (2 * tuning.LOOK, False)
 
 
 def test_a_row_that_is_refused_gives_the_reason() -> None:
@@ -139,7 +139,7 @@ def test_forgetting_comes_from_the_first_look_that_saw_it() -> None:
     lines = {100: looks(0.7, 0.9, forgetting=0.1), 101: looks(1.0, 1.0), 102: looks(1.0, 1.0)}
     row = table.Row("x", "data", rates=(1e-3,), goal=0.93)
     choice = search.choose(row, lambda recipe, seed, *_: lines[seed])
-    assert (choice.steps, choice.forgetting) == (10, pytest.approx(0.5 / 3))
+    assert (choice.steps, choice.forgetting) == (tuning.LOOK, pytest.approx(0.5 / 3))
 
 
 def test_the_journal_knows_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_a_look_ends_a_search_that_has_learned_enough(monkeypatch: pytest.Monkey
     place = SimpleNamespace(test=[], forgetting=lambda model, is_validation: {"a": 0.2, "b": 0.4})
     looker, control = tuning.Looker(place), SimpleNamespace(should_training_stop=False)
     for step, target in enumerate((0.5, 0.5, 0.96, 0.96), start=0):
-        looker.on_step_end(None, SimpleNamespace(global_step=tuning.LOOK * step + 5), control, model=target)
+        looker.on_step_end(None, SimpleNamespace(global_step=tuning.LOOK * step + 1), control, model=target)
         assert not control.should_training_stop
         looker.on_step_end(None, SimpleNamespace(global_step=tuning.LOOK * (step + 1)), control, model=target)
     assert control.should_training_stop
@@ -195,7 +195,7 @@ def write_journal(path: Path, forgotten: Mapping[str, float], *, target: Mapping
     for row in TRIED:
         for rate, methods in itertools.product(row.rates, row.settings):
             base = {"methods": list(methods), "rate": rate, "kept": row.kept}
-            curve = looks(0.93, 0.94, 1.0)  # 93 % after ten steps, 95 % after twenty
+            curve = looks(0.93, 0.94, 1.0)  # 93 % at the first look, 95 % at the second
             written += [
                 {**base, "seed": seed, "steps": search.LONGEST, "is_search": True, **curve} for seed in CHOOSING
             ]
@@ -203,7 +203,7 @@ def write_journal(path: Path, forgotten: Mapping[str, float], *, target: Mapping
                 value = forgotten[row.name] + 0.01 * (seed % 3) + 0.002 * (seed % 2) * len(methods)
                 found = {"forgetting": {"facts": value}, "target": target.get(row.name, 0.96), "unseen": 0.8}
                 costs = {"step_seconds": 0.02, "prepare_seconds": 0.1, "memory_bytes": 100, "seconds": 1.0}
-                steps = 10 if row is table.FEWER else 20
+                steps = tuning.LOOK * (1 if row is table.FEWER else 2)
                 written.append({**base, "seed": seed, "steps": steps, "is_search": False, **found, **costs})
     path.write_text("\n".join(map(json.dumps, written)) + "\n", encoding="utf-8")
 
