@@ -129,8 +129,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def page(result: Mapping[str, Any]) -> str:
     """Returns docs/laboratory.md."""
-    shown = [row | {"all_seeds": result["num_seeds"]} for row in result["rows"] if "missing" not in row]
-    missing = [(row["name"], row["missing"]) for row in result["rows"] if "missing" in row]
+    shown = [row | {"all_seeds": result["num_seeds"]} for row in result["rows"] if "step_ratio" in row]
+    missing = [(row["name"], row.get("missing", row["finding"])) for row in result["rows"] if "step_ratio" not in row]
     skills = list(result["bases"][0])
     families = dict.fromkeys(row["family"] for row in shown)
     return (
@@ -168,7 +168,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 def figure(result: Mapping[str, Any]) -> str:
     """Returns the figure as SVG: each row with its seeds, mean and interval; references as lines through all."""
-    rows = sorted((r for r in result["rows"] if "missing" not in r), key=lambda row: row["forgetting"]["mean"])
+    rows = sorted((r for r in result["rows"] if "step_ratio" in r), key=lambda row: row["forgetting"]["mean"])
     left, top, wide, high = 210, 46, 560, 20
     most = max(max(row["by_seed"].values()) for row in rows)
     height, end = top + high * len(rows), 10 * (int(10 * most) + 1)

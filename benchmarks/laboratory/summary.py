@@ -151,6 +151,7 @@ def paired(other: Mapping[str, float], own: Mapping[str, float]) -> dict[str, fl
 
 RULES: Sequence[tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool]]] = (
     ("not run", lambda row, plain: "missing" in row),
+    ("not compared", lambda row, plain: "missing" in plain),
     ("reference", lambda row, plain: row["is_control"]),
     ("does not reach the target", lambda row, plain: not row["is_reached"]),
     ("learns less", lambda row, plain: row["target"]["mean"] < plain["target"]["mean"] - SLACK),

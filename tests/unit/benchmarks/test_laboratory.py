@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import random
+import runpy
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -228,6 +229,25 @@ def test_a_method_has_to_beat_both_controls(tmp_path: Path, good: float, target:
     assert rows["good"]["saved"]["mean"] == pytest.approx(0.5 - good, abs=0.002)
     assert rows["good"]["step_ratio"] == rows["good"]["memory_ratio"] == 1.0
     assert "saved" not in rows["plain fine-tuning"]
+
+
+def test_what_was_summarised_can_be_shown(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    forgotten = {"plain fine-tuning": 0.5, "lower learning rate": 0.3, "fewer steps": 0.4, "good": 0.1, "bad": 0.6}
+    write_journal(path, forgotten, target={})
+    result = json.loads(json.dumps(summary.summarise(TRIED, path, bases=[{"facts": 1.0}])))
+    write = runpy.run_path(str(ROOT / "scripts" / "write_laboratory_page.py"))
+    assert "**beats both controls**" in write["page"](result)
+    assert write["figure"](result).startswith("<svg")
+
+
+def test_before_plain_fine_tuning_was_run_no_row_is_judged(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write_journal(path, {row.name: 0.3 for row in TRIED}, target={})
+    lines = [line for line in path.read_text().splitlines() if '"methods": []' not in line]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    result = summary.summarise(TRIED, path, bases=[{"facts": 1.0}])
+    assert {row["finding"] for row in result["rows"]} == {"not run", "not compared"}
 
 
 def test_rows_are_paired_by_seed() -> None:

@@ -57,7 +57,7 @@ RESULT: dict[str, Any] = {
         row("plain", 0.5, is_control=True, finding="reference", methods=[]),
         row("fine", 0.1, saved={"mean": 0.4, "low": 0.3, "high": 0.5}, p_adjusted=1e-6, finding="beats both controls"),
         row("short", 0.3, num_seeds=5, p_adjusted=0.03125),
-        {"name": "gone", "family": "data", "missing": "method 'gone' needs a GPU"},
+        {"name": "gone", "family": "data", "missing": "method 'gone' needs a GPU", "finding": "not run"},
     ],
 }
 
