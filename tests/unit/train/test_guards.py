@@ -110,8 +110,9 @@ def test_a_model_that_is_made_when_training_starts_is_refused(tmp_path: Path) ->
     def build() -> Any:
         from transformers import TrainingArguments
 
+        init: Any = build_model
         arguments = TrainingArguments(**options(tmp_path))
-        return Trainer(args=arguments, model_init=build_model, train_dataset=encoded_rows())  # type: ignore[arg-type]
+        return Trainer(args=arguments, model_init=lambda: init(), train_dataset=encoded_rows())
 
     assert "model_init makes a new model" in refusal(build(), [LoRA()])
     protect(build(), [Pull()])
