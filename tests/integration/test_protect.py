@@ -50,7 +50,8 @@ def adapted(config: Any) -> Any:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_peft_model(build_model(), config)  # type: ignore[arg-type]
+        model: Any = build_model()
+        return get_peft_model(model, config)
 
 
 SETTINGS: dict[str, Callable[..., Any]] = {
@@ -141,7 +142,8 @@ def test_a_penalty_on_logits_leaves_other_losses_as_they_were(setting: str, tmp_
 def test_a_loss_function_of_the_users_own_takes_penalties(tmp_path: Path) -> None:
     def mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         logits = outputs.logits[:, :-1].flatten(0, 1)
-        return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / num_items_in_batch
+        total = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
+        return total / torch.as_tensor(num_items_in_batch)
 
     def build(*args: Any, **changes: Any) -> Any:
         return plain_trainer(*args, options={"compute_loss_func": mean_loss}, **changes)
@@ -182,8 +184,13 @@ def test_a_router_keeps_its_balance_when_tokens_are_weighed(tmp_path: Path) -> N
 
     def model() -> Any:
         torch.manual_seed(0)
-        sizes = {"vocab_size": 258, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4, "pad_token_id": 1}
+        sizes: dict[str, Any] = {"vocab_size": 258, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+        heads: dict[str, Any] = {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "num_local_experts": 4,
+            "pad_token_id": 1,
+        }
         return MixtralForCausalLM(MixtralConfig(**sizes, **heads, output_router_logits=True, router_aux_loss_coef=0.5))
 
     for build in (plain_trainer, sft_trainer):
@@ -200,7 +207,7 @@ def test_a_trainer_class_of_the_users_own_keeps_its_loss(tmp_path: Path) -> None
 
     class Doubled(Trainer):
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            return 2 * super().compute_loss(*args, **kwargs)  # type: ignore[operator]
+            return 2 * super().compute_loss(*args, **kwargs)
 
     class Own(Trainer):
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:

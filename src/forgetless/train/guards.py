@@ -31,8 +31,9 @@ def refuse_data_methods(methods: Sequence[Method]) -> None:
     """
     for name in users_of(methods, {"prepare_data"}):
         raise ConfigError(
-            f"method {name!r} changes the data, which this trainer has encoded already: mix it before you make the "
-            "trainer, with forgetless.replay_mixture (general examples) or forgetless.generate_replay (the base's own)"
+            f"method {name!r} changes the data, which this trainer has encoded already: change it before you make the "
+            "trainer (forgetless.replay_mixture mixes, forgetless.generate_replay writes general examples, "
+            "`forgetless train` leaves what methods make of data in mixture.jsonl)"
         )
 
 
@@ -51,6 +52,12 @@ def refuse_wrapped_model(trainer: Trainer, methods: Sequence[Method]) -> None:
         raise ConfigError(
             f"the trainer's model is wrapped already ({type(model).__name__}): give the trainer the model itself, "
             "which it wraps when training starts"
+        )
+    adapter = next((method.name for method in methods if "the adapter" in method.claims), None)
+    if adapter is not None and trainer.optimizer is not None:
+        raise ConfigError(
+            f"the trainer's optimizer knows nothing of the adapter that method {adapter!r} brings: "
+            "pass optimizer_cls_and_kwargs= instead of optimizers=, so that it is made when training starts"
         )
     names = users_of(methods, {"prepare_model"})
     if names and trainer.model_wrapped is not model:
