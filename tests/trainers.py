@@ -137,7 +137,8 @@ class Weighing(Method):
     paper: ClassVar[str] = "https://example.org"
 
     def token_weights(self, step: Any) -> torch.Tensor:
-        return (step.labels[:, 1:].clamp(min=0) % 3).float()
+        weights: torch.Tensor = (step.labels[:, 1:].clamp(min=0) % 3).float()
+        return weights
 
 
 class Pull(Method):
@@ -196,7 +197,8 @@ class Watching(Method):
     paper: ClassVar[str] = "https://example.org"
 
     def penalty(self, step: Any) -> torch.Tensor:
-        return 0.1 * step.mean_over_tokens(step.supervised_logits.float().logsumexp(-1).square())
+        energy: torch.Tensor = step.mean_over_tokens(step.supervised_logits.float().logsumexp(-1).square())
+        return 0.1 * energy
 
 
 def every_hook() -> list[Method]:

@@ -11,7 +11,19 @@ import pytest
 import torch
 
 from conftest import build_model
-from forgetless import LoRA, protect
+from forgetless import (
+    AGEM,
+    EAFT,
+    EWC,
+    FLOW,
+    L2SP,
+    FreezeBottom,
+    KLToBase,
+    LayerRates,
+    LoRA,
+    MoFO,
+    protect,
+)
 from forgetless.methods.base import Method
 from trainers import (
     GENERATION_TEMPLATE,
@@ -27,6 +39,7 @@ from trainers import (
     sft_trainer,
     trained,
 )
+from training import are_equal
 
 WHOLE = {"per_device_train_batch_size": 8}
 SPLIT = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
@@ -47,10 +60,11 @@ def prompt_config() -> Any:
 def adapted(config: Any) -> Any:
     from peft import get_peft_model
 
+    model: Any = build_model()
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_peft_model(build_model(), config)  # type: ignore[arg-type]
+        return get_peft_model(model, config)
 
 
 SETTINGS: dict[str, Callable[..., Any]] = {
@@ -141,7 +155,8 @@ def test_a_penalty_on_logits_leaves_other_losses_as_they_were(setting: str, tmp_
 def test_a_loss_function_of_the_users_own_takes_penalties(tmp_path: Path) -> None:
     def mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         logits = outputs.logits[:, :-1].flatten(0, 1)
-        return torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / num_items_in_batch
+        total = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
+        return total / torch.as_tensor(num_items_in_batch)
 
     def build(*args: Any, **changes: Any) -> Any:
         return plain_trainer(*args, options={"compute_loss_func": mean_loss}, **changes)
@@ -182,8 +197,13 @@ def test_a_router_keeps_its_balance_when_tokens_are_weighed(tmp_path: Path) -> N
 
     def model() -> Any:
         torch.manual_seed(0)
-        sizes = {"vocab_size": 258, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4, "pad_token_id": 1}
+        sizes: dict[str, Any] = {"vocab_size": 258, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+        heads: dict[str, Any] = {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "num_local_experts": 4,
+            "pad_token_id": 1,
+        }
         return MixtralForCausalLM(MixtralConfig(**sizes, **heads, output_router_logits=True, router_aux_loss_coef=0.5))
 
     for build in (plain_trainer, sft_trainer):
@@ -200,7 +220,7 @@ def test_a_trainer_class_of_the_users_own_keeps_its_loss(tmp_path: Path) -> None
 
     class Doubled(Trainer):
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            return 2 * super().compute_loss(*args, **kwargs)  # type: ignore[operator]
+            return 2 * super().compute_loss(*args, **kwargs)
 
     class Own(Trainer):
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -233,3 +253,30 @@ def test_evaluation_at_the_start_and_iterable_data(tmp_path: Path) -> None:
     weights = trained(trainer)
     assert len(logged(trainer, "eval_loss")) == 3
     assert largest_difference(weights, trained(protect(sft_trainer(tmp_path, rows=stream), every_hook()))) == 0.0
+
+
+COMPOSITIONS: dict[str, Callable[[], list[Method]]] = {
+    "adapter": lambda: [LoRA(rank=2), KLToBase(num_examples=4), EWC(num_sequences=4), FLOW(), EAFT()],
+    "all weights": lambda: [
+        FreezeBottom(),
+        LayerRates(),
+        KLToBase(num_examples=4),
+        L2SP(),
+        AGEM(num_examples=4),
+        MoFO(),
+    ],
+}
+
+
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+def test_a_composition_resumed_is_the_one_uninterrupted(composition: str, tmp_path: Path) -> None:
+    general = [{"text": f"Fact {number}: water is wet."} for number in range(4)]
+    options: dict[str, Any] = {"packing": True, "save_strategy": "steps", "save_steps": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = protect(sft_trainer(tmp_path, **options), COMPOSITIONS[composition](), general=general)
+        weights = trained(whole)
+        resumed = protect(sft_trainer(tmp_path, **options), COMPOSITIONS[composition](), general=general)
+        assert are_equal(trained(resumed, resume_from_checkpoint=str(tmp_path / "checkpoint-1")), weights)
+    found = {key.partition("/")[2] for key in whole.state.log_history[1] if key.startswith("share/")}
+    assert found == ({"kl", "ewc"} if composition == "adapter" else {"kl", "l2_sp"})

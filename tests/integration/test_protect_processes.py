@@ -8,7 +8,6 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -57,8 +56,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(path: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], str]:
-    found: Any = torch.load(path)
-    return found
+    weights, logs, wrapper = torch.load(path)
+    return weights, logs, wrapper
 
 
 @pytest.mark.parametrize(("kind", "wrapper"), [("spread", "DistributedDataParallel"), ("sharded", "FSDP")])

@@ -68,6 +68,7 @@ class _Protected(Trainer):
         )
         weights = multiply_weights([method.token_weights(step) for method in weighers])
         penalty = self._penalty(step, punishers)
+        result: Any
         if weights is None and not step.is_projected:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         else:

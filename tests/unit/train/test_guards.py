@@ -107,11 +107,13 @@ def test_a_model_that_is_made_when_training_starts_is_refused(tmp_path: Path) ->
 
     from trainers import settings as options
 
+    model: Any = build_model()
+
     def build() -> Any:
         from transformers import TrainingArguments
 
         arguments = TrainingArguments(**options(tmp_path))
-        return Trainer(args=arguments, model_init=lambda: build_model(), train_dataset=encoded_rows())  # type: ignore[arg-type]
+        return Trainer(args=arguments, model_init=lambda: model, train_dataset=encoded_rows())
 
     assert "model_init makes a new model" in refusal(build(), [LoRA()])
     protect(build(), [Pull()])

@@ -130,7 +130,7 @@ def test_gradients_are_changed_in_their_true_scale(tmp_path: Path) -> None:
 
 
 def test_penalties_are_logged_with_training_and_not_with_evaluation(tmp_path: Path) -> None:
-    options = {"eval_strategy": "steps", "eval_steps": 1, "logging_steps": 2, "max_steps": 4}
+    options: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "logging_steps": 2, "max_steps": 4}
     rows = sft_trainer(tmp_path).train_dataset
     trainer: Any = protect(sft_trainer(tmp_path, options={"eval_dataset": rows}, **options), [Pull(), ClosedPull()])
     trained(trainer)
