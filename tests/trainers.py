@@ -197,8 +197,8 @@ class Watching(Method):
     paper: ClassVar[str] = "https://example.org"
 
     def penalty(self, step: Any) -> torch.Tensor:
-        penalty: torch.Tensor = step.mean_over_tokens(step.supervised_logits.float().logsumexp(-1).square())
-        return 0.1 * penalty
+        energy: torch.Tensor = step.mean_over_tokens(step.supervised_logits.float().logsumexp(-1).square())
+        return 0.1 * energy
 
 
 def every_hook() -> list[Method]:

@@ -11,7 +11,19 @@ import pytest
 import torch
 
 from conftest import build_model
-from forgetless import LoRA, protect
+from forgetless import (
+    AGEM,
+    EAFT,
+    EWC,
+    FLOW,
+    L2SP,
+    FreezeBottom,
+    KLToBase,
+    LayerRates,
+    LoRA,
+    MoFO,
+    protect,
+)
 from forgetless.methods.base import Method
 from trainers import (
     GENERATION_TEMPLATE,
@@ -27,6 +39,7 @@ from trainers import (
     sft_trainer,
     trained,
 )
+from training import are_equal
 
 WHOLE = {"per_device_train_batch_size": 8}
 SPLIT = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
@@ -47,10 +60,10 @@ def prompt_config() -> Any:
 def adapted(config: Any) -> Any:
     from peft import get_peft_model
 
+    model: Any = build_model()
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model: Any = build_model()
         return get_peft_model(model, config)
 
 
@@ -240,3 +253,30 @@ def test_evaluation_at_the_start_and_iterable_data(tmp_path: Path) -> None:
     weights = trained(trainer)
     assert len(logged(trainer, "eval_loss")) == 3
     assert largest_difference(weights, trained(protect(sft_trainer(tmp_path, rows=stream), every_hook()))) == 0.0
+
+
+COMPOSITIONS: dict[str, Callable[[], list[Method]]] = {
+    "adapter": lambda: [LoRA(rank=2), KLToBase(num_examples=4), EWC(num_sequences=4), FLOW(), EAFT()],
+    "all weights": lambda: [
+        FreezeBottom(),
+        LayerRates(),
+        KLToBase(num_examples=4),
+        L2SP(),
+        AGEM(num_examples=4),
+        MoFO(),
+    ],
+}
+
+
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+def test_a_composition_resumed_is_the_one_uninterrupted(composition: str, tmp_path: Path) -> None:
+    general = [{"text": f"Fact {number}: water is wet."} for number in range(4)]
+    options: dict[str, Any] = {"packing": True, "save_strategy": "steps", "save_steps": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = protect(sft_trainer(tmp_path, **options), COMPOSITIONS[composition](), general=general)
+        weights = trained(whole)
+        resumed = protect(sft_trainer(tmp_path, **options), COMPOSITIONS[composition](), general=general)
+        assert are_equal(trained(resumed, resume_from_checkpoint=str(tmp_path / "checkpoint-1")), weights)
+    found = {key.partition("/")[2] for key in whole.state.log_history[1] if key.startswith("share/")}
+    assert found == ({"kl", "ewc"} if composition == "adapter" else {"kl", "l2_sp"})

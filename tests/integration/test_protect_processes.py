@@ -56,8 +56,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(path: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], str]:
-    weights, logs, kind = torch.load(path)
-    return weights, logs, kind
+    weights, logs, wrapper = torch.load(path)
+    return weights, logs, wrapper
 
 
 @pytest.mark.parametrize(("kind", "wrapper"), [("spread", "DistributedDataParallel"), ("sharded", "FSDP")])

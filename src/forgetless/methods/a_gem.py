@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from forgetless.errors import RunError
 from forgetless.mechanisms.batches import BatchCycle, encode_batches
 from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples
 from forgetless.methods.base import Context, Method, method_options
@@ -104,6 +105,9 @@ def reference_gradients(
 
     Returns:
         One gradient for each parameter, of the mean loss in nats per supervised token; 0 where it plays no part.
+
+    Raises:
+        RunError: The weights are spread over processes, so that none of them is reached.
     """
     import torch
 
@@ -115,6 +119,11 @@ def reference_gradients(
         found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
     finally:
         model.train(was_training)
+    if all(gradient is None for gradient in found):
+        raise RunError(
+            "the gradient on the data to keep is out of reach while weights are sharded (FSDP): use DDP, or kl or "
+            "replay instead of a_gem"
+        )
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 

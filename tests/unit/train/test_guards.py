@@ -107,12 +107,13 @@ def test_a_model_that_is_made_when_training_starts_is_refused(tmp_path: Path) ->
 
     from trainers import settings as options
 
+    model: Any = build_model()
+
     def build() -> Any:
         from transformers import TrainingArguments
 
-        init: Any = build_model
         arguments = TrainingArguments(**options(tmp_path))
-        return Trainer(args=arguments, model_init=lambda: init(), train_dataset=encoded_rows())
+        return Trainer(args=arguments, model_init=lambda: model, train_dataset=encoded_rows())
 
     assert "model_init makes a new model" in refusal(build(), [LoRA()])
     protect(build(), [Pull()])

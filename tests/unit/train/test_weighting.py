@@ -60,7 +60,7 @@ def test_batches_without_labels_are_refused() -> None:
 def test_the_stand_in_answers_as_the_model_does() -> None:
     step = micro_batch()
     model: Any = build_model()
-    answered = AnsweredModel(step, None)
+    answered: Any = AnsweredModel(step, None)
     answer, expected = answered(**batch()), model(**batch())
     assert answer["loss"].item() == pytest.approx(expected.loss.item(), abs=1e-6)
     assert torch.allclose(answer.logits, expected.logits, atol=1e-6)
@@ -75,10 +75,11 @@ def test_the_stand_in_answers_as_the_model_does() -> None:
 
 def test_weights_that_have_no_part_in_a_loss_are_found() -> None:
     step = micro_batch()
-    answered = AnsweredModel(step, torch.full_like(step.token_losses, 2.0))
+    answered: Any = AnsweredModel(step, torch.full_like(step.token_losses, 2.0))
+    plain: Any = AnsweredModel(step, None)
     loss = answered(**batch()).loss
     answered.refuse_unused(loss)
-    assert loss.item() == pytest.approx(2 * AnsweredModel(step, None)(**batch()).loss.item(), rel=1e-6)
+    assert loss.item() == pytest.approx(2 * plain(**batch()).loss.item(), rel=1e-6)
     loss.backward()  # the graph is still there
     unlabelled = {name: value for name, value in batch().items() if name != "labels"}
     with pytest.raises(ConfigError, match="doesn't use the model's loss"):
@@ -89,7 +90,8 @@ def test_metrics_of_tokens_are_those_of_trl() -> None:
     from trl.trainer.utils import add_fused_lm_head
 
     step = micro_batch()
-    answer = AnsweredModel(step, None)(**batch(), fused_lm_head=True)
+    answered: Any = AnsweredModel(step, None)
+    answer = answered(**batch(), fused_lm_head=True)
     model: Any = build_model()
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
     expected = model(**batch(), fused_lm_head=True)
