@@ -30,6 +30,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from forgetless.compare.comparison import compare
 from forgetless.config import TrainingConfig
 from forgetless.data.encoding import encode_examples
 from forgetless.data.examples import Example, Message
@@ -290,6 +291,28 @@ def pending(recipes: Sequence[str], domains: Sequence[str], seeds: Sequence[int]
                 yield recipe, domain, seed
 
 
+def summarise(work: Path) -> list[dict[str, Any]]:
+    """Returns a line per run: what was learned, and what was forgotten of each kind of question."""
+    free = {task.name for task in load_suite("core") if task.spec.kind == "generate"}
+    base = read_scores(work / "base.scores.jsonl")
+    lines = []
+    for path in sorted(work.glob("*-*-*.json")):
+        record = json.loads(path.read_text())
+        tuned = read_scores(path.with_suffix("").with_suffix(".scores.jsonl"))
+        learned = record["base_test_loss"] - record["test_loss"]
+        line = {key: value for key, value in record.items() if key != "probe_curve"} | {"learned_nats": learned}
+        comparisons = {
+            "free": compare(*([s for s in side if s.task in free] for side in (base, tuned))),
+            "all": compare(base, tuned),
+        }
+        for name, comparison in comparisons.items():
+            row = comparison.pooled
+            line[f"forgetting_{name}"] = {"n": row.num_samples, "delta": row.delta, "ci": [row.ci_low, row.ci_high]}
+        line["tasks"] = {row.task: row.delta for row in comparisons["all"].tasks}
+        lines.append(line)
+    return lines
+
+
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -306,6 +329,9 @@ def main() -> None:
         for recipe, domain, seed in pending(arguments.recipes.split(","), arguments.domains.split(","), seeds):
             if not (arguments.work / f"{recipe}-{domain}-{seed}.json").exists():
                 run_one(recipe, domain, seed, arguments.work)
+    else:
+        found = {"schema": 1, "model": EMBEDDED_ALIAS, "runs": summarise(arguments.work)}
+        (HERE / "embedded.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -106,6 +107,7 @@ def measure_cost(
                 spent = seconds_of_step(trainer, batch, repeat)
                 if repeat:  # the first round warms up
                     seconds[name].append(spent)
+                print(f"round {repeat}: {name} {spent:.2f} s", file=sys.stderr, flush=True)
     return {
         name: {
             "seconds": [round(value, 3) for value in values],

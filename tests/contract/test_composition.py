@@ -20,7 +20,7 @@ from forgetless.methods.base import HOOKS, Method, build_method, refuse_conflict
 from training import OPTIONS, fit
 
 ADAPTER = "the adapter"
-GROUP_SIZE = 6  # methods of one training, which cover 15 pairs
+GROUP_SIZE = 9  # methods of one training, which cover 36 pairs
 
 
 def build(names: Sequence[str]) -> list[Method]:
@@ -50,16 +50,21 @@ def compatible_pairs() -> list[tuple[str, str]]:
 
 def covering_groups() -> list[list[str]]:
     """Returns groups of methods that can be trained together, so that every compatible pair is in one of them."""
-    missing = dict.fromkeys(compatible_pairs())
+    missing = {frozenset(pair) for pair in compatible_pairs()}
     groups: list[list[str]] = []
     while missing:
-        group = complete(next(iter(missing)))
-        for name in METHODS:
-            gain = any(tuple(sorted((name, other), key=list(METHODS).index)) in missing for other in group)
-            if len(group) < GROUP_SIZE and name not in group and gain and can_compose([*group, name]):
-                group.append(name)
-        for pair in combinations(sorted(group, key=list(METHODS).index), 2):
-            missing.pop(pair, None)
+        group = complete(next(pair for pair in compatible_pairs() if frozenset(pair) in missing))
+        while len(group) < GROUP_SIZE:
+            gains = {
+                name: sum(frozenset({name, other}) in missing for other in group)
+                for name in METHODS
+                if name not in group and can_compose([*group, name])
+            }
+            best = max(gains, key=lambda name: gains[name], default=group[0])
+            if not gains.get(best):
+                break
+            group.append(best)
+        missing -= {frozenset(pair) for pair in combinations(group, 2)}
         groups.append(group)
     return groups
 

@@ -64,9 +64,8 @@ def test_python_in_the_readme_uses_public_names() -> None:
                 assert node.attr in forgetless.__all__
 
 
-def test_every_method_is_in_the_index() -> None:
-    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert all(f"methods/{name}.md" in index for name in METHODS)
+def test_the_index_leads_to_the_page_of_methods() -> None:
+    assert "methods/index.md" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
 def test_every_retention_status_is_explained() -> None:

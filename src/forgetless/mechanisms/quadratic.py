@@ -245,7 +245,8 @@ class Plain:
         torch._foreach_add_([g[1] for g in group], slopes, alpha=strength)
         torch._foreach_mul_(moved, slopes)
         # Nothing in it is negative: the sum of the absolute values is the sum.
-        return torch.stack(torch._foreach_norm(moved, 1, dtype=torch.float32)).sum() * (strength / 2)
+        precision = torch.promote_types(moved[0].dtype, torch.float32)
+        return torch.stack(torch._foreach_norm(moved, 1, dtype=precision)).sum() * (strength / 2)
 
 
 def _mesh_of(parameter: Any) -> tuple[Any, ...]:

@@ -205,3 +205,12 @@ def test_strangers_are_refused() -> None:
         QuadraticPenalty(lora, importance_of(model) | {name: torch.ones(3, 1)}, strength=1.0).add_gradient(lora)
     with pytest.raises(ConfigError, match=r"isn't W \+ scale \* B A"):
         QuadraticPenalty(adapted(use_dora=True), strength=1.0)
+
+
+def test_weights_in_double_precision_are_held_in_it() -> None:
+    model = nn.Linear(3, 1, bias=False).double()
+    penalty = QuadraticPenalty(model, strength=2.0)
+    model.weight.data += 0.5
+    model.weight.grad = torch.zeros_like(model.weight)
+    assert float(penalty.add_gradient(model)) == pytest.approx(0.75, abs=1e-12)
+    assert model.weight.grad.tolist() == [[1.0, 1.0, 1.0]]
