@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import has_length
 
 from forgetless.data.sources import GeneralData, as_examples
 from forgetless.errors import ConfigError, RunError
@@ -118,7 +118,10 @@ class _Protected(Trainer):
         if step == 0 and args.logging_first_step:
             return True
         if args.logging_strategy == "epoch":
-            num = len(self.callback_handler.train_dataloader)  # type: ignore[arg-type]
+            loader: Any = self.callback_handler.train_dataloader
+            if not has_length(loader):
+                return False  # where a stream ends isn't known before
+            num = len(loader)
             return (step + 1) % math.ceil(num / args.gradient_accumulation_steps) == 0
         return args.logging_strategy == "steps" and (step + 1) % max(1, int(self.state.logging_steps)) == 0
 
@@ -328,11 +331,9 @@ def _penalty_log(trainer: Trainer, users: Mapping[str, Sequence[Method]]) -> Pen
         return PenaltyLog()
     graphs = [method.name for method in users["penalty"]]
     names = [*graphs, *(method.name for method in users["adjust_gradients"])]
-    return PenaltyLog(
-        names,
-        graphs,
-        average=partial(trainer.accelerator.reduce, reduction="mean"),
-    )
+    accelerator = trainer.accelerator
+    # Where no method has a value there is none that says on which device processes talk.
+    return PenaltyLog(names, graphs, average=lambda value: accelerator.reduce(value.to(accelerator.device), "mean"))
 
 
 def refuse_divergence(loss: float, step: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from forgetless.methods.base import Method
 from forgetless.train.penalties import PenaltyLog
@@ -90,3 +91,25 @@ def test_a_penalty_weighs_the_same_with_a_graph_and_in_closed_form(tmp_path: Pat
         assert one["penalties"]["square"] == pytest.approx(other["penalties"]["square"], rel=1e-4)
         assert one["shares"]["square"] == pytest.approx(other["shares"]["square"], rel=1e-3)
         assert 0 < one["shares"]["square"] < 1
+
+
+def test_values_and_gradients_are_means_over_processes_that_all_take_part() -> None:
+    model = Weight()
+    asked: list[Tensor] = []
+
+    def halve(tensor: Tensor) -> Tensor:
+        """Averages with a second process that has nothing."""
+        asked.append(tensor)
+        return tensor / 2
+
+    log = PenaltyLog(["square", "idle", "closed"], ["square", "idle"], average=halve)
+    penalty = model.weight.square().sum()  # gradient 4, in this process alone
+    log.add("square", penalty)
+    log.add_gradient("square", penalty, model)
+    model.weight.grad = torch.tensor([8.0])
+    log.start(model)
+    assert len(asked) == 4  # two methods, two weights, whoever has a gradient
+    logs = log.take()
+    assert logs == pytest.approx({"penalty/square": 4.0, "share/square": 2 / 8, "share/idle": 0.0})
+    assert len(asked) == 5
+    assert log.take() == {}

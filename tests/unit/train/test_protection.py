@@ -291,3 +291,33 @@ def test_conflicts_are_refused_before_the_model_is_touched(tmp_path: Path) -> No
     adapted = plain_trainer(tmp_path, model=LoRA(rank=2).prepare_model(build_model(), context()))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the model and method 'lora' both claim the adapter"):
         protect(adapted, [LoRA()])
+
+
+class Silent(Method):
+    """Has a penalty that says nothing."""
+
+    name = "silent"
+    title = "For tests"
+    paper = "https://example.org"
+
+    def penalty(self, step: Any) -> None:
+        return None
+
+
+def test_a_penalty_that_says_nothing_changes_nothing(tmp_path: Path) -> None:
+    trainer: Any = protect(plain_trainer(tmp_path), [Silent()])
+    assert are_equal(trained(trainer), trained(plain_trainer(tmp_path)))
+    assert not any("/" in key for record in trainer.state.log_history for key in record)
+
+
+@pytest.mark.parametrize("is_scaled", [True, False])
+def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(is_scaled: bool, tmp_path: Path) -> None:
+    split = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    trainer: Any = protect(plain_trainer(tmp_path, **split), [Pull()])
+    trainer.loss_is_scaled_for_ga = is_scaled
+    trained(trainer)
+    plain: Any = plain_trainer(tmp_path, **split)
+    plain.loss_is_scaled_for_ga = is_scaled
+    trained(plain)
+    task = logged(plain, "loss")[0]
+    assert logged(trainer, "loss")[0] == pytest.approx(task + logged(trainer, "penalty/pull")[0], rel=1e-5)
