@@ -208,12 +208,45 @@ def figure(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def evidence(name: str, result: Mapping[str, Any]) -> str:
+    """Returns what the laboratory says of a method, row by row, for its card."""
+    rows = {row["name"]: row for row in result["rows"] if row.get("forgetting")}
+    own = [row for row in rows.values() if row["name"].partition(",")[0] == name]
+    link = "the [laboratory](../laboratory.md)"
+    if not own:
+        return f"Not yet run in {link}.\n"
+    reference = " and ".join(
+        f"{100 * rows[control]['forgetting']['mean']:.0f} ({control})"
+        for control in ("plain fine-tuning", "lower learning rate")
+        if control in rows
+    )
+    lines = [f"In {link}, over {result['num_seeds']} seeds, points forgotten beside {reference}:\n"]
+    for row in own:
+        found = {key: 100 * value for key, value in row["forgetting"].items()}
+        lines.append(
+            f"- {row['name']}: {found['mean']:.0f} [{found['low']:.0f}, {found['high']:.0f}], with "
+            f"{100 * row['target']['mean']:.0f} % of the target; {row['finding']}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cards(result: Mapping[str, Any]) -> dict[Path, str]:
+    """Returns the methods' cards with what the laboratory says put between their marks."""
+    found = {}
+    for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
+        head, mark, tail = path.read_text(encoding="utf-8").partition("<!-- laboratory -->\n")
+        if mark:
+            rest = tail.partition("<!-- end -->")[2]
+            found[path] = f"{head}{mark}{evidence(path.stem, result)}<!-- end -->{rest}"
+    return found
+
+
 def pages() -> dict[Path, str]:
-    """Returns the page and its figure, by the file that each belongs in; nothing before anything was measured."""
+    """Returns the page, its figure and the cards, by the file that each belongs in; nothing before it was measured."""
     if not RESULT.is_file():
         return {}
     result = json.loads(RESULT.read_text(encoding="utf-8"))
-    return {ROOT / "docs" / "laboratory.md": page(result), ROOT / "docs" / FIGURE: figure(result)}
+    return {ROOT / "docs" / "laboratory.md": page(result), ROOT / "docs" / FIGURE: figure(result)} | cards(result)
 
 
 if __name__ == "__main__":
