@@ -46,7 +46,7 @@ def test_what_is_loaded_computes_what_was_trained(name: str, dtype: str, tiny_di
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes isn't installed")
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra qlora (bitsandbytes)")
 def test_qlora_trains_on_four_bits_and_is_judged_on_them(
     questions: Path, tasks_directory: Path, tmp_path: Path
 ) -> None:

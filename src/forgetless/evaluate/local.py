@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
-
-from torch import nn
 
 from forgetless.data.encoding import render_prompt, tokenize
 from forgetless.errors import ConfigError
@@ -23,6 +20,7 @@ from forgetless.evaluate.requests import (
     Likelihood,
     LikelihoodRequest,
 )
+from forgetless.mechanisms.modes import eval_mode
 from forgetless.models import LoadedModel, end_of_turn_ids, fingerprint_weights, num_positions
 
 CPU_ROW_TOKENS = 256
@@ -81,7 +79,7 @@ class LocalModel:
 
     def score(self, requests: Sequence[LikelihoodRequest]) -> Iterator[tuple[int, list[Likelihood]]]:
         """Yields (index, one likelihood per continuation), in the order of the requests."""
-        with _in_eval_mode(self.model):
+        with eval_mode(self.model):
             backbone = self._take_apart()
             for group in fill_rows([_size(request) for request in requests], self.row_tokens if backbone else 0):
                 members = [requests[index] for index in group]
@@ -131,7 +129,7 @@ class LocalModel:
             Prompt(prompts[index], budgets[index], self._watch(cuts[index]), seeds[index] if seeds else None)
             for index in order
         ]
-        with _in_eval_mode(self.model):
+        with eval_mode(self.model):
             for number, ids in self._decode(asked, Chooser(decoding or self.decoding)):
                 index, is_complete = order[number], asked[number].is_complete
                 text = self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -203,13 +201,3 @@ def _architecture(model: Any) -> str:
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
     idle = {"transformers_version", "use_cache"}
     return json.dumps({k: v for k, v in settings.items() if k[0] != "_" and k not in idle}, sort_keys=True, default=str)
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -33,10 +33,11 @@ def supervised_logits(model: Any, inputs: Mapping[str, Any], *, forward: Callabl
     call = forward or model
     if not keeps_logits(model):
         # Learned prompts stand before the tokens.
-        return call(**arguments).logits[:, -inputs["labels"].shape[1] :][:, :-1][wanted]  # type: ignore[no-any-return]
+        logits: Tensor = call(**arguments).logits[:, -inputs["labels"].shape[1] :]
+        return logits[:, :-1][wanted]
     # Positions that any row needs: every model that leaves logits out takes them in this form.
     columns = wanted.any(0).nonzero().flatten()
-    logits: Tensor = call(**arguments, logits_to_keep=columns).logits
+    logits = call(**arguments, logits_to_keep=columns).logits
     return logits[wanted[:, columns]]
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from forgetless.errors import ConfigError
+from forgetless.mechanisms.modes import eval_mode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,7 +100,7 @@ def gather_moments(
         raise ConfigError("there is no data to take activations from: pass general examples")
     moments = InputMoments(is_normalised=is_normalised)
     device = next(model.parameters()).device
-    with _hooked(layers, moments), _eval_mode(model), torch.no_grad():
+    with _hooked(layers, moments), eval_mode(model), torch.no_grad():
         for sequence in sequences:
             model(input_ids=torch.tensor([sequence.input_ids], device=device), use_cache=False)
     unreached = [name for name in layers if not moments.num_tokens(name)]
@@ -120,16 +121,6 @@ def _hooked(layers: Mapping[str, nn.Module], moments: InputMoments) -> Iterator[
         moments._latest = None
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def in_float64(tensor: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from forgetless.mechanisms.adapters import is_base_behind_adapter
 from forgetless.mechanisms.batches import pad_batch
 from forgetless.mechanisms.divergence import Distributions, top_distributions, whole_distributions
 from forgetless.mechanisms.logits import is_supervised, supervised_logits, supervised_targets
+from forgetless.mechanisms.modes import eval_mode
 from forgetless.mechanisms.rows import row_key, rows_of, sequence_key
 
 if TYPE_CHECKING:
@@ -52,20 +53,16 @@ def as_base(model: Any) -> Iterator[None]:
     """
     import torch
 
-    modes = [(module, module.training) for module in model.modules()]
     # Switching an adapter on again makes all of it trainable, the parts too that a method has frozen.
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        model.eval()
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             if is_base_behind_adapter(model):
                 with model.disable_adapter():
                     yield
             else:
                 yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for parameter, is_trained in trained:
             parameter.requires_grad_(is_trained)
 
@@ -231,12 +228,14 @@ class _Shard:
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         if self._tensors is not None:
-            return self._tensors[name][start:stop]  # type: ignore[no-any-return]
+            held: Tensor = self._tensors[name][start:stop]
+            return held
         if self._file is None:
             from safetensors import safe_open
 
             self._file = safe_open(str(self._path), framework="pt")
-        return self._file.get_slice(name)[start:stop]  # type: ignore[no-any-return]
+        read: Tensor = self._file.get_slice(name)[start:stop]
+        return read
 
 
 def _ask_base(model: nn.Module, sequences: Sequence[Encoded], *, top_k: int, padding: int | None) -> Record:

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from forgetless.errors import ConfigError, DataError
 from forgetless.mechanisms.gradient_rules import Fold, Use, fold_uses, is_covered, read_uses
+from forgetless.mechanisms.modes import eval_mode
 
 IGNORED = -100  # label of a position that is not supervised, as in transformers
 
@@ -124,16 +125,13 @@ def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def _frozen_in_eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.eval()
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
-        yield
+        with eval_mode(model):
+            yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for parameter, value in trainable.items():
             parameter.requires_grad_(value)
 

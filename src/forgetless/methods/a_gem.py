@@ -111,14 +111,12 @@ def reference_gradients(
     """
     import torch
 
-    was_training = model.training
+    from forgetless.mechanisms.modes import eval_mode
+
     device = parameters[0].device
-    model.eval()
-    try:
+    with eval_mode(model):
         loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}, use_cache=False).loss
         found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
-    finally:
-        model.train(was_training)
     if all(gradient is None for gradient in found):
         raise RunError(
             "the gradient on the data to keep is out of reach while weights are sharded (FSDP): use DDP, or kl or "

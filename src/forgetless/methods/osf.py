@@ -65,7 +65,8 @@ class OSF(Method):
         for layer in _layers(adapted):
             _keep_full_precision(layer)
         adapted.base_model.unload = _refuse_to_unload
-        return adapted  # type: ignore[no-any-return]
+        prepared: nn.Module = adapted
+        return prepared
 
     def after_step(self, model: nn.Module) -> None:
         """Projects U_l and V_l onto what is orthogonal to the frozen directions."""

@@ -102,10 +102,8 @@ class _Protected(Trainer):
     @property
     def _is_reentrant(self) -> bool:
         """Whether activations are recomputed in the way that only knows whole backward passes."""
-        names = (
-            "activation_checkpointing_kwargs",
-            "gradient_checkpointing_kwargs",
-        )  # the name of transformers 5, and 4
+        # The name in transformers 5, and in 4.
+        names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
         found = [(getattr(self.args, name, None) or {}).get("use_reentrant") for name in names]
         return bool(self.args.gradient_checkpointing) and any(found)
 
