@@ -264,6 +264,8 @@ def run_one(recipe: str, domain: str, seed: int, work: Path) -> None:
     seconds = time.process_time() - started - matcher.seconds
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     judged = replace(loaded, model=tuned)
+    if hasattr(tuned, "peft_config"):
+        tuned.save_pretrained(str(work / "models" / f"{recipe}-{domain}-{seed}"))
     write_scores(work / f"{recipe}-{domain}-{seed}.scores.jsonl", evaluate(judged, "core"))
     record = {
         "recipe": recipe,

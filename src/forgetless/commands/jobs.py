@@ -1,0 +1,77 @@
+"""Commands that train: `run`, `train`, and `mix`, which makes what is trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forgetless.flags import ConfigFile, Fresh, JsonFlag, OutDirectory, read_job
+from forgetless.terminal import TerminalReporter, command_line, console, show_result
+
+
+def run(
+    overrides: dict[str, Any],
+    config: ConfigFile = None,
+    out: OutDirectory = None,
+    fresh: Fresh = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """The main job: score the base, tune it, score the tuned model, judge, report.
+
+    A run that was stopped goes on where it was when it is started again.
+
+    [dim]forgetless run examples/drug_qa/safe.yaml[/dim]
+    [dim]forgetless run --model DIR --data my.jsonl --margin 0.02[/dim]
+    """
+    from forgetless import pipeline
+
+    job = read_job(config, overrides)
+    result = pipeline.run(
+        job,
+        out=out,
+        name=config.stem if config is not None else "run",
+        fresh=fresh,
+        reporter=TerminalReporter(),
+        command=command_line(),
+    )
+    show_result(result.comparison, as_json=as_json, directory=result.directory)
+    raise typer.Exit(result.exit_code)
+
+
+def train(overrides: dict[str, Any], config: ConfigFile = None, out: OutDirectory = None, fresh: Fresh = False) -> None:
+    """Tune only: read data, apply methods, train, save the model."""
+    from forgetless import pipeline
+
+    job = read_job(config, overrides)
+    name = config.stem if config is not None else "run"
+    model = pipeline.train(job, out=out, name=name, fresh=fresh, reporter=TerminalReporter(), command=command_line())
+    console.print(f"model: {model}", highlight=False, markup=False, soft_wrap=True)
+
+
+def mix(
+    domain: Annotated[Path, typer.Option(help="Domain examples.")],
+    general: Annotated[Path, typer.Option(help="General examples to replay.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to write.")],
+    share: Annotated[
+        float, typer.Option(help="General examples / all examples of the final mixture, in [0, 1).")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of draw and order.", min=0)] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a replay mixture with an exact share of general examples."""
+    from forgetless import pipeline
+
+    summary = pipeline.mix_files(domain, general, out=out, share=share, seed=seed, reporter=TerminalReporter())
+    if as_json:
+        print(json.dumps(summary))
+        return
+    console.print(
+        f"{out}: {summary['num_domain']} domain + {summary['num_general']} general examples, "
+        f"share {summary['share_examples']:.4f} of examples, {summary['share_tokens']:.4f} of answer words",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
