@@ -120,9 +120,21 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
+    budget: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Largest drop of general skills that the saved model may show (0.02 = 2 points): the run walks "
+        "from the tuned model towards the base until it holds, and confirms it. Takes the place of gate.margin.",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is drawn.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
+
+    @property
+    def margin(self) -> float:
+        """The largest drop that the verdict tolerates: the budget where there is one."""
+        return self.gate.margin if self.budget is None else self.budget
 
 
 @dataclass(frozen=True)

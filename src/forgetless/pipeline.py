@@ -37,8 +37,10 @@ from forgetless.rundir import (
     write_comparison,
 )
 from forgetless.tasks.base import Task
+from forgetless.walking import check_budget, keep_selection, tasks_of
 
 if TYPE_CHECKING:
+    from forgetless.evaluate.runner import EvaluationOptions
     from forgetless.models import LoadedModel
 
 
@@ -84,6 +86,7 @@ def run(
     """
     reporter = reporter or Silent()
     directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
+    check_budget(job)
     for text in job.warnings:
         reporter.note(text)
     model = _base_stage(job, directory, reporter)
@@ -94,9 +97,12 @@ def run(
     _train_stage(job, directory, reporter, model)
     del model
     release_memory()
+    _walk_stage(job, directory, reporter)
     _tuned_stage(job, directory, reporter)
     earlier = _known_attributions(directory)
-    comparison = _explain_stage(job, directory, judge(directory, job), reporter, earlier=earlier)
+    comparison = judge(directory, job)
+    _confirm_stage(job, directory, comparison, reporter)
+    comparison = _explain_stage(job, directory, comparison, reporter, earlier=earlier)
     with directory.stage("report"):
         pages = build_pages(directory.path)
     return RunResult(directory.path, comparison, pages)
@@ -114,7 +120,7 @@ def train(
     """Trains only, and returns the directory of the tuned model; takes what `run` takes."""
     directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
     _train_stage(job, directory, reporter or Silent(), None)
-    return directory.model
+    return _trained(job, directory)
 
 
 def start(
@@ -201,25 +207,63 @@ def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     _score_stage(job, directory, reporter, "tuned", loaded)
 
 
+def _walk_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
+    """Saves the point between base and tuned that learned most within the budget, where the run has one."""
+    budget = job.config.budget
+    if budget is None or directory.is_done("walk", directory.model):
+        return
+    from forgetless.walking import save_best_point
+
+    loaded = _load(job, str(directory.trained), reporter, **job.load_options)
+    with directory.stage("walk") as facts:
+        facts |= save_best_point(
+            job,
+            directory,
+            loaded,
+            load=lambda name: _load(job, name, reporter),
+            options=_evaluation_options(job),
+            reporter=reporter,
+        )
+    release_memory()
+
+
+def _confirm_stage(job: Job, directory: RunDirectory, comparison: Comparison, reporter: Reporter) -> None:
+    """Writes into the curve what the confirmation half says of the chosen point."""
+    if job.config.budget is None:
+        return
+    from forgetless.curve import read_curve
+    from forgetless.walking import confirm, write_curve
+
+    curve = confirm(read_curve(directory.curve), comparison)
+    write_curve(directory.curve, curve)
+    reporter.note(curve.sentence)
+
+
+def _evaluation_options(job: Job, *, repeat: int = 0) -> EvaluationOptions:
+    from forgetless.evaluate.runner import EvaluationOptions
+    from forgetless.models import cache_directory
+
+    settings = job.config.evaluation
+    cache = cache_directory() / "scores" if settings.cache else None
+    decoding = Decoding(settings.temperature, settings.top_p, job.config.seed + repeat)
+    return EvaluationOptions(batch_size=settings.batch_size, cache=cache, decoding=decoding)
+
+
 def _score_stage(
     job: Job, directory: RunDirectory, reporter: Reporter, side: str, loaded: LoadedModel, *, repeat: int = 0
 ) -> None:
     """Scores a side; a repeat (of the base, from 1) takes another seed and asks only what is decoded."""
-    from forgetless.evaluate.runner import EvaluationOptions, evaluate
-    from forgetless.evaluate.target import target_tasks
-    from forgetless.models import cache_directory
+    from forgetless.evaluate.runner import evaluate
 
-    settings = job.config.evaluation
     checks = _checks(job)
     names = {check.name for check in checks}
-    tasks = [*(task for task in job.suite if task.name not in names), *target_tasks(job.test), *checks]
+    tasks = [task for task in tasks_of(job, side=side if not repeat else "tuned") if task.name not in names]
+    tasks += checks
     stage, title, path = side, f"Asking the {side} model", directory.scores(side)
     harness = None if repeat else load_harness(job.harness, tasks, reporter)
     if repeat:
         stage, title, path = f"noise-{repeat}", f"Asking the base again ({repeat})", directory.noise(repeat)
         checks, tasks = [], [task for task in tasks if task.spec.kind == "generate" and task.name not in names]
-    cache = cache_directory() / "scores" if settings.cache else None
-    decoding = Decoding(settings.temperature, settings.top_p, job.config.seed + repeat)
     with directory.stage(stage) as facts:
         reached: list[float] = []
         with reporter.task(title) as progress:
@@ -228,7 +272,7 @@ def _score_stage(
                 reached.append(total)
                 progress(done, total)
 
-            options = EvaluationOptions(batch_size=settings.batch_size, cache=cache, decoding=decoding)
+            options = _evaluation_options(job, repeat=repeat)
             scores = evaluate(loaded, tasks, options=options, progress=watch)
         facts["cached"] = not reached  # nothing was left to be asked
         scores += ask_harness(harness, loaded, options, reporter, title=f"{title}: lm-eval")
@@ -236,6 +280,8 @@ def _score_stage(
         scores, checked = split_checks(scores, checks)
         if checks:
             keep_scores(directory.scores(f"{side}.checks"), checked)
+        if side == "base" and not repeat:
+            scores = keep_selection(job, directory, scores)
         keep_scores(path, scores)
 
 
@@ -302,7 +348,7 @@ def _prepare_context(job: Job, loaded: LoadedModel, directory: RunDirectory, rep
 
 
 def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
-    if directory.is_done("train", directory.model):
+    if directory.is_done("train", _trained(job, directory)):
         return
     loaded = loaded or _load(job, job.config.model, reporter, **job.load_options)
     context = _prepare_context(job, loaded, directory, reporter)
@@ -322,6 +368,11 @@ def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: 
         facts["notes"] = list(context.notes)
     for note in context.notes:
         reporter.note(note)
+
+
+def _trained(job: Job, directory: RunDirectory) -> Path:
+    """Returns where training leaves its model: with a budget, the run's model is made of it afterwards."""
+    return directory.model if job.config.budget is None else directory.trained
 
 
 def _record_mixture(job: Job, directory: RunDirectory, mixture: Sequence[Example], tokenizer: Any) -> None:
@@ -370,7 +421,7 @@ def _fit(
         directory=directory.path,
         progress=progress,
     )
-    save_model(trained, loaded.tokenizer, directory.model)
+    save_model(trained, loaded.tokenizer, _trained(job, directory))
     remove_checkpoints(directory.path)
     return {
         **asdict(summary),
@@ -390,7 +441,7 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
         comparison = compare(
             read_scores(directory.scores("base")),
             read_scores(directory.scores("tuned")),
-            margin=gate.margin,
+            margin=job.config.margin,
             alpha=gate.alpha,
             cross_entropy_margin=gate.cross_entropy_margin,
             noise=[read_scores(path) for path in noise_files(directory.path)],

@@ -18,11 +18,11 @@ from forgetless.records import SCHEMA, Comparison, SampleScore, write_scores
 
 # What a run leaves beside its manifest: `--fresh` removes these and nothing else.
 _FILES = (
-    *("mixture.jsonl", "base.scores.jsonl", "tuned.scores.jsonl", "train.jsonl", "comparison.json"),
+    *("mixture.jsonl", "base.scores.jsonl", "tuned.scores.jsonl", "train.jsonl", "comparison.json", "curve.json"),
     *("base.checks.scores.jsonl", "tuned.checks.scores.jsonl", "checks.json"),
     *("report.html", "report.md", "junit.xml", "MODEL_CARD.md"),
 )
-_DIRECTORIES = ("model", "methods", "model.part", "checkpoints")
+_DIRECTORIES = ("model", "trained", "selection", "methods", "model.part", "trained.part", "checkpoints")
 _OPENING = b'{"schema": '  # of every JSON line that forgetless writes
 
 
@@ -60,6 +60,19 @@ class RunDirectory:
     def scores(self, side: str) -> Path:
         """Returns the score file of `base` or `tuned`."""
         return self.path / f"{side}.scores.jsonl"
+
+    @property
+    def trained(self) -> Path:
+        """Where training leaves its model in a run with a budget; `model` is then the point that was chosen."""
+        return self.path / "trained"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.json"
+
+    def selection(self, name: str) -> Path:
+        """Returns the score file of the base or of a point on the selection half."""
+        return self.path / "selection" / f"{name.replace(' ', '-')}.scores.jsonl"
 
     def noise(self, number: int) -> Path:
         """Returns the score file of a further run of the base, counted from 1."""
