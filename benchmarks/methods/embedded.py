@@ -64,6 +64,7 @@ RECIPES: dict[str, tuple[list[Any], float]] = {
     "replay_self": ([LORA, SELF], RATE),
     "kl_self": ([LORA, KL], RATE),
     "kl_domain_masked": ([LORA, {"kl": {"data": "domain", "mask_target": True, "strength": 1.0}}], RATE),
+    "kl_domain_quarter": ([LORA, {"kl": {"data": "domain", "mask_target": True, "strength": 0.25}}], RATE),
     "replay_kl_self": ([LORA, SELF, KL], RATE),
     "replay_kl_self_low_rate": ([LORA, SELF, KL], RATE / 2),
     "stm": ([LORA, "stm"], RATE),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from forgetless.models import LoadedModel
     from forgetless.repair.paths import Path as ModelPath
 
-LEVEL = 0.8  # one-sided, of the bound that selects; docs/budget.md shows what other levels would do
+LEVEL = 0.9  # one-sided, of the bound that selects; docs/budget.md shows what other levels would do
 KeepScores = Callable[[Point, list[SampleScore]], None]
 
 

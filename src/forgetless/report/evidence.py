@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forgetless.curve import Curve, read_curve
 from forgetless.errors import DataError
 from forgetless.records import SCHEMA, Comparison, Role, Row, SampleScore, Unit, read_comparison, read_scores
 from forgetless.report.wording import drop_in_margins
@@ -41,6 +42,7 @@ class Evidence:
         mixture: Number of training examples by origin.
         has_adapter: Whether model/ holds a PEFT adapter rather than whole weights.
         missing: Names of the optional files that the directory lacks.
+        curve: What a run with a budget found between base and tuned; None where there was none.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Evidence:
     mixture: Mapping[str, int] = field(default_factory=dict)
     has_adapter: bool = False
     missing: Sequence[str] = ()
+    curve: Curve | None = None
 
     def section(self, name: str) -> Mapping[str, Any]:
         """Returns a section of the manifest; empty where it is absent or not a mapping."""
@@ -98,6 +101,7 @@ def read_evidence(directory: Path) -> Evidence:
         mixture={} if "mixture.jsonl" in missing else _count_origins(directory / "mixture.jsonl"),
         has_adapter=(directory / "model" / "adapter_config.json").is_file(),
         missing=missing,
+        curve=read_curve(directory / "curve.json") if (directory / "curve.json").is_file() else None,
     )
 
 

@@ -17,6 +17,7 @@ import yaml
 from markupsafe import Markup
 
 from forgetless.records import Comparison, Role, Row, Unit
+from forgetless.report.budget import budget_figure
 from forgetless.report.environment import environment
 from forgetless.report.evidence import Evidence
 from forgetless.report.figures import forest, training_curves
@@ -77,6 +78,8 @@ def render_html(evidence: Evidence) -> str:
         num_lost_checks=len(lost_checks(comparison)),
         forests=forests,
         curves=training_curves(evidence),
+        curve=evidence.curve,
+        budget_chart=None if evidence.curve is None else budget_figure(evidence.curve),
         changed=changed,
         excerpt_length=excerpt_length(changed),
         data=data_facts(evidence.section("data")),
