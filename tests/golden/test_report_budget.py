@@ -12,6 +12,7 @@ from forgetless.curve import Curve, CurvePoint, Point
 from forgetless.judging import build_pages
 from forgetless.records import SampleScore
 from forgetless.report.budget import budget_figure
+from forgetless.report.wording import NONE
 from forgetless.rundir import write_comparison
 
 TUNED = CurvePoint(Point.scale(1.0), 0.08, 0.10, 1.0, ["<b>geography"], is_within=False, num_samples=400)
@@ -43,14 +44,14 @@ def test_the_pages_show_the_budget_where_there_is_one(run_directory: Path) -> No
 def test_the_table_holds_every_point_and_the_confirmation() -> None:
     rows = budget_figure(CURVE).rows
     assert [row[0] for row in rows] == ["tuned", "scale 0.5 (chosen)", "scale 0.25", "scale 0.5, confirmation half"]
-    assert [row[4] for row in rows] == ["100 %", "70 %", "40 %", "–"]
+    assert [row[4] for row in rows] == ["100 %", "70 %", "40 %", NONE]
 
 
 def test_without_held_out_data_the_share_moved_is_drawn() -> None:
     points = [replace(entry, learning=None) for entry in CURVE.points]
     chart = budget_figure(replace(CURVE, points=points, confirmed=None))
     assert {height for trace in chart.data for height in trace["y"]} == {1.0, 0.5, 0.25}
-    assert {row[4] for row in chart.rows} == {"–"}
+    assert {row[4] for row in chart.rows} == {NONE}
 
 
 def test_groups_without_a_point_have_no_trace() -> None:
