@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from forgetless.errors import RunError
 from forgetless.mechanisms.batches import BatchCycle, encode_batches
 from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples
 from forgetless.methods.base import Context, Method, method_options
@@ -34,6 +33,7 @@ class AGEM(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/1812.00420"
     needs: ClassVar[str] = "data to keep: general examples, or the base writes some"
     cost: ClassVar[str] = "one forward and backward pass more per optimizer step, a second gradient in memory"
+    needs_whole_weights: ClassVar[bool] = True
 
     strength: float = Field(
         default=1.0, ge=0, le=1, description="Part of the conflict that is taken out, in [0, 1]; 0 = nothing."
@@ -105,9 +105,6 @@ def reference_gradients(
 
     Returns:
         One gradient for each parameter, of the mean loss in nats per supervised token; 0 where it plays no part.
-
-    Raises:
-        RunError: The weights are spread over processes, so that none of them is reached.
     """
     import torch
 
@@ -117,11 +114,6 @@ def reference_gradients(
     with eval_mode(model):
         loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}, use_cache=False).loss
         found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
-    if all(gradient is None for gradient in found):
-        raise RunError(
-            "the gradient on the data to keep is out of reach while weights are sharded (FSDP): use DDP, or kl or "
-            "replay instead of a_gem"
-        )
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 

@@ -37,6 +37,7 @@ class CorDA(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.05223"
     needs: ClassVar[str] = "data to keep (general, or self-generated)"
     cost: ClassVar[str] = "one pass over the data to keep and an SVD per matrix; then LoRA of twice the rank"
+    needs_whole_weights: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({"the adapter"})
 
     rank: int = Field(default=16, ge=1, description="Components of each matrix that are trained; saved as twice that.")

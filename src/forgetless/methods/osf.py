@@ -35,6 +35,7 @@ class OSF(Method):
         "one SVD per matrix at the start, factors and their optimizer state as large as the trained share; leaves full "
         "weights"
     )
+    needs_whole_weights: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({"the adapter"})
     learning_rate: ClassVar[float | None] = 5e-5
 

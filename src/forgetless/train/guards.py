@@ -110,6 +110,9 @@ def refuse_engine(trainer: Trainer, methods: Sequence[Method]) -> None:
         raise ConfigError(
             f"FSDP 1 flattens the weights that method {names[0]!r} must tell apart: set fsdp_version to 2"
         )
+    whole = next((method.name for method in methods if method.needs_whole_weights), None)
+    if whole is not None and trainer.is_fsdp_enabled:
+        raise ConfigError(f"method {whole!r} needs whole weights, which FSDP spreads over processes: use DDP")
     for name in users_of(methods, {"token_weights"}):
         if reason := _unweighable(trainer):
             raise ConfigError(f"method {name!r} weighs the losses of tokens, which {reason}")

@@ -12,6 +12,7 @@ import torch
 from conftest import build_model
 from forgetless import LoRA, Replay, protect
 from forgetless.errors import ConfigError
+from forgetless.methods import METHODS
 from forgetless.methods.base import Method
 from trainers import ClosedPull, Pull, Shrink, Weighing, encoded_rows, plain_trainer, sft_trainer, trained, weights_of
 from training import are_equal
@@ -72,6 +73,16 @@ def test_deepspeed_and_flattened_weights_are_refused(
     assert "set fsdp_version to 2" in refusal(trainer, [method])
     trainer.accelerator.state.fsdp_plugin.fsdp_version = 2
     protect(trainer, [method])
+
+
+@pytest.mark.parametrize("name", ["a_gem", "osf", "corda"])
+def test_methods_of_whole_weights_are_refused_under_sharding(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = plain_trainer(tmp_path)
+    trainer.is_fsdp_enabled = True
+    monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", SimpleNamespace(fsdp_version=2), raising=False)
+    assert "use DDP" in refusal(trainer, [METHODS.load(name)()])
 
 
 def test_deepspeed_takes_penalties(tmp_path: Path) -> None:
