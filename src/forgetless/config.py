@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from forgetless.errors import ConfigError, did_you_mean
 
@@ -114,8 +114,9 @@ class Config(Section):
     model: str = Field("smollm2-135m-instruct", description="Alias of the embedded model, a hub id, or a directory.")
     data: DataConfig = Field(default_factory=DataConfig)
     methods: list[str | dict[str, Any]] = Field(
-        default=["lora"],
-        description="Methods in order, each a name or a name with options; an empty list = plain full fine-tuning.",
+        default=["auto"],
+        description="Methods in order, each a name or a name with options; an empty list = plain full fine-tuning; "
+        "auto = chosen from what you have, by the benchmark tables.",
     )
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -130,6 +131,12 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is drawn.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _take_auto_alone(cls, value: Any) -> Any:
+        """`methods: auto` is how people write it."""
+        return ["auto"] if value == "auto" else value
 
     @property
     def margin(self) -> float:

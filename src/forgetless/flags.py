@@ -72,7 +72,10 @@ def _flag(option: Option) -> Any:
     if get_origin(option.annotation) is Literal:
         text += f" One of: {', '.join(get_args(option.annotation))}."
     if option.key == "methods":
-        text = "Method, repeatable: lora, lora:rank=8, replay:share=0.1; none = plain full fine-tuning. Default: lora."
+        text = (
+            "Method, repeatable: lora, lora:rank=8, replay:share=0.1; none = plain full fine-tuning; auto = "
+            "chosen from what you have. Default: auto."
+        )
     elif option.default is not None and "default" not in text.lower():
         text += f" Default: {option.default}."
     section = option.key.partition(".")[0] if "." in option.key else "general"
@@ -99,8 +102,8 @@ def read_job(config: Path | None, overrides: dict[str, Any]) -> Config:
     """Returns the config of a file with flags set over it; without a file, the flags alone."""
     if "methods" in overrides:
         named = overrides["methods"]
-        if "none" in named and len(named) > 1:
-            raise ConfigError("--method none is plain full fine-tuning: name no other method beside it")
+        if {"none", "auto"} & set(named) and len(named) > 1:
+            raise ConfigError("--method none is plain full fine-tuning, auto chooses all: name no method beside either")
         overrides = overrides | {"methods": [parse_method_flag(name) for name in named if name != "none"]}
     raw = {} if config is None else read_yaml(config)
     return parse_config(merge(raw, overrides), source=str(config) if config is not None else "flags")

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetless.automatic import AUTO, Situation, choose_methods
 from forgetless.config import Config, load_config, parse_config
 from forgetless.data.examples import Example, content_key
 from forgetless.data.sources import fingerprint_examples, read_examples
 from forgetless.errors import ConfigError, DataError
+from forgetless.hardware import has_bitsandbytes, memory_of_cuda, size_of_weights
 from forgetless.methods import METHODS
 from forgetless.methods.base import Context, Method, build_method, refuse_conflicts
 from forgetless.tasks.base import Task, fingerprint_suite
@@ -38,6 +40,7 @@ class Job:
         test: Held-out examples.
         general: General examples.
         suite: Retention tasks.
+        reasons: Why the methods were chosen, where the config left that to us.
         warnings: What the user should know of the data.
         harness: Retention tasks of lm-evaluation-harness.
     """
@@ -51,6 +54,7 @@ class Job:
     suite: Sequence[Task]
     warnings: list[str] = field(default_factory=list)
     harness: HarnessSuite | None = None
+    reasons: list[str] = field(default_factory=list)
 
     def fingerprints(self) -> dict[str, str]:
         """Returns what the job depends on, by content."""
@@ -101,6 +105,7 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
     from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
 
     config = as_config(config)
+    config, reasons = resolve_methods(config)
     methods = [build_method(METHODS.load, spec) for spec in config.methods]
     refuse_conflicts(methods)
     micro = config.training.micro_batch_size
@@ -115,10 +120,41 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
         raise ConfigError(f"task {min(taken)!r} has the name of the task that is made of held-out data: rename it")
     domain, test, notes = _read_data(config)
     general = [] if config.data.general is None else read_examples(config.data.general, origin="general")
-    job = Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes, harness)
+    rate = _learning_rate(config, methods)
+    job = Job(config, methods, rate, domain, test, general, suite, notes, harness, reasons=reasons)
     for method in methods:
         method.check(job.context())
     return job
+
+
+def resolve_methods(config: Config) -> tuple[Config, list[str]]:
+    """Puts methods in the place of `auto`.
+
+    Args:
+        config: A config.
+
+    Returns:
+        The config with its methods pinned, and why they were chosen; a config that names methods, and nothing.
+
+    Raises:
+        ConfigError: Another method stands beside `auto`.
+        DataError: The general data can't be read.
+    """
+    if AUTO not in config.methods:
+        return config, []
+    if len(config.methods) > 1:
+        raise ConfigError("methods: auto chooses all of them: name no method beside it")
+    general = [] if config.data.general is None else read_examples(config.data.general, origin="general")
+    memory = memory_of_cuda(config.device)
+    choice = choose_methods(
+        Situation(
+            num_general=len(general),
+            weight_bytes=None if memory is None else size_of_weights(config.model),
+            memory_bytes=memory,
+            has_bitsandbytes=has_bitsandbytes(),
+        )
+    )
+    return config.model_copy(update={"methods": choice.methods}), choice.reasons
 
 
 def as_config(config: Config | Mapping[str, Any] | str | Path) -> Config:

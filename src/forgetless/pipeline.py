@@ -87,7 +87,7 @@ def run(
     reporter = reporter or Silent()
     directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
     check_budget(job)
-    for text in job.warnings:
+    for text in [*(f"methods: auto chose {reason}" for reason in job.reasons), *job.warnings]:
         reporter.note(text)
     model = _base_stage(job, directory, reporter)
     model = _noise_stage(job, directory, reporter, model)
@@ -151,6 +151,7 @@ def start(
         "fingerprints": job.fingerprints(),
         "learning_rate": job.learning_rate,
         "warnings": job.warnings,
+        "automatic": job.reasons,
         "methods": [{"name": m.name, "title": m.title, "paper": m.paper, "params": m.options()} for m in job.methods],
     }
     directory.start(entries, identity=job.identity, fresh=fresh)

@@ -90,14 +90,15 @@ def test_flags_are_laid_over_a_file(caught: Caught, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("methods", "found"), [(None, ["lora"]), (["none"], []), (["lora:rank=4"], [{"lora": {"rank": 4}}])]
+    ("methods", "found"),
+    [(None, ["auto"]), (["auto"], ["auto"]), (["none"], []), (["lora:rank=4"], [{"lora": {"rank": 4}}])],
 )
 def test_method_flags(methods: list[str] | None, found: list[Any]) -> None:
     assert read_job(None, {} if methods is None else {"methods": methods}).methods == found
 
 
 def test_no_method_stands_alone() -> None:
-    with pytest.raises(ConfigError, match="name no other method beside it"):
+    with pytest.raises(ConfigError, match="name no method beside either"):
         read_job(None, {"methods": ["none", "lora"]})
 
 

@@ -24,7 +24,7 @@ def leaves(mapping: dict[str, Any], prefix: str = "") -> list[str]:
 def test_an_empty_config_is_all_defaults() -> None:
     config = parse_config({})
     assert config == Config()
-    assert (config.methods, config.seed, config.gate.margin) == (["lora"], 0, 0.03)
+    assert (config.methods, config.seed, config.gate.margin) == (["auto"], 0, 0.03)
 
 
 def test_a_config_survives_yaml() -> None:

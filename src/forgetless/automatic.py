@@ -1,0 +1,115 @@
+"""`methods: auto`: the recipe that the benchmark tables speak for, given what the user has.
+
+Every choice names the row of a table that it rests on, and repeats its figures; a test reads the tables again and fails
+when another row has become the best of those that the same user could run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+AUTO = "auto"
+REPLAY_SHARE = 0.3
+FEWEST_GENERAL = 50  # below, a replay share of 0.3 repeats the same few examples many times
+SHARE_OF_MEMORY = 0.6  # what weights may take of a device, beside activations and the optimizer's state
+ADAPTER: Mapping[str, Any] = {"lora": {"rank": 16}}
+REPLAY: Mapping[str, Any] = {"replay": {"share": REPLAY_SHARE}}
+KL: Mapping[str, Any] = {"kl": {"data": "domain", "mask_target": True}}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of a benchmark table with the figures that a choice rests on.
+
+    Attributes:
+        table: Path of the JSON below `benchmarks/`, without its ending.
+        row: Name of the row or recipe.
+        plain: Points forgotten by plain tuning there, at equal learning.
+        forgotten: Points forgotten by this row.
+    """
+
+    table: str
+    row: str
+    plain: float
+    forgotten: float
+
+    def __str__(self) -> str:
+        return f"{self.forgotten:.0f} points forgotten at equal learning where plain tuning forgot {self.plain:.0f}"
+
+
+WITH_GENERAL = Finding("laboratory/laboratory", "replay", 34.8, 11.1)
+WITHOUT_GENERAL = Finding("laboratory/laboratory", "kl, domain, mask_target", 34.8, 21.6)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a user has, as far as a choice depends on it.
+
+    Attributes:
+        num_general: General examples.
+        weight_bytes: Size of the model's weights; None = unknown.
+        memory_bytes: Memory of the CUDA device; None = there is none.
+        has_bitsandbytes: Whether weights can be held in 4 bits.
+    """
+
+    num_general: int = 0
+    weight_bytes: int | None = None
+    memory_bytes: int | None = None
+    has_bitsandbytes: bool = False
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether the weights alone leave a CUDA device too little room."""
+        if self.weight_bytes is None or self.memory_bytes is None:
+            return False
+        return self.weight_bytes > SHARE_OF_MEMORY * self.memory_bytes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Methods as they would stand in a config, and why, one sentence each."""
+
+    methods: list[str | dict[str, Any]]
+    reasons: list[str]
+
+
+def choose_methods(situation: Situation) -> Choice:
+    """Chooses the methods for what a user has.
+
+    Args:
+        situation: What the user has.
+
+    Returns:
+        The methods with their reasons.
+    """
+    methods: list[str | dict[str, Any]] = []
+    reasons = []
+    if situation.is_short_of_memory and situation.has_bitsandbytes:
+        methods.append({"qlora": dict(ADAPTER["lora"])})
+        reasons.append(
+            f"qlora: the weights take {_gib(situation.weight_bytes)} of the device's {_gib(situation.memory_bytes)} GiB"
+        )
+    else:
+        methods.append(_copy(ADAPTER))
+        reasons.append("lora: the base stays in memory behind the adapter, so nothing needs a second model")
+    if situation.num_general >= FEWEST_GENERAL:
+        methods.append(_copy(REPLAY))
+        reasons.append(f"replay: you have general data, and of all that uses it this forgot least ({WITH_GENERAL})")
+    else:
+        methods.append(_copy(KL))
+        has = f"{situation.num_general} general examples are too few to replay" if situation.num_general else ""
+        reasons.append(
+            f"kl on your own data, its target tokens left out: {has or 'you have no general data'}, and of all that "
+            f"needs none and no writing by the base this forgot least ({WITHOUT_GENERAL})"
+        )
+    return Choice(methods, reasons)
+
+
+def _copy(method: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: dict(options) for name, options in method.items()}
+
+
+def _gib(size: int | None) -> str:
+    return "?" if size is None else f"{size / 2**30:.0f}"
