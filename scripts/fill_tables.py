@@ -1,0 +1,178 @@
+"""Fills the tables of pages that are written by hand, from what the benchmarks measured.
+
+    python scripts/fill_tables.py
+
+A page marks the place with `<!-- table: NAME -->` and `<!-- end -->`; a table whose benchmark has not run is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+PAGES = (ROOT / "docs" / "budget.md", ROOT / "docs" / "embedded.md")
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def load(name: str) -> Any:
+    """Returns what a benchmark wrote."""
+    return json.loads((BENCHMARKS / name).read_text(encoding="utf-8"))
+
+
+def table(*columns: str, rows: Iterator[tuple[object, ...]]) -> str:
+    """Returns a Markdown table; all columns but the first are aligned to the right."""
+    lines = [f"| {' | '.join(columns)} |", f"|---|{'--:|' * (len(columns) - 1)}"]
+    lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def budget_levels() -> str:
+    """How often a budget holds, by the level at which the selection half must show it; means over all cells."""
+    cells = load("budget/simulation.json")["cells"]
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for num in sorted({cell["num_samples"] for cell in cells}):
+            for level in sorted({cell["level"] for cell in cells}):
+                chosen = [cell for cell in cells if cell["num_samples"] == num and cell["level"] == level]
+                figures = (
+                    [cell[name] for cell in chosen]
+                    for name in ("truth_within", "confirmation_within", "confirmation_proves", "learning_kept")
+                )
+                yield num, f"{level:g}", *(f"{sum(f) / len(f):.2f} ({min(f):.2f} to {max(f):.2f})" for f in figures)
+
+    return table(
+        "samples in a half",
+        "level",
+        "population within",
+        "confirmation within",
+        "confirmation proves it",
+        "learning kept",
+        rows=rows(),
+    )
+
+
+def budget_walks() -> str:
+    """Budget asked against forgetting confirmed, one line a walk."""
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for run in load("budget/walks.json")["runs"]:
+            confirmed, kept = run["curve"]["confirmed"], run["learning_kept"]
+            tuned = next(p for p in run["curve"]["points"] if p["point"]["low"] == p["point"]["high"] == 1)
+            yield (
+                f"`{run['adapter']}`",
+                f"{100 * run['budget']:g}",
+                f"{100 * tuned['forgetting']:+.1f}",
+                ", ".join(tuned["forgot"]) or "none",
+                run["chosen"],
+                "" if kept is None else f"{100 * kept:.0f} %",
+                f"{100 * confirmed['forgetting']:+.1f}",
+                f"{100 * confirmed['forgetting_upper']:+.1f}",
+                run["curve"]["verdict"],
+            )
+
+    return table(
+        "adapter",
+        "budget",
+        "tuned lost",
+        "tuned forgot",
+        "chosen",
+        "learning kept",
+        "confirmed",
+        "bound",
+        "verdict",
+        rows=rows(),
+    )
+
+
+def embedded_recipes() -> str:
+    """Each recipe on the embedded model: what it learned and lost, averaged over domains and seeds that plain LoRA has."""
+    runs = load("methods/embedded.json")["runs"]
+    plain = {(run["domain"], run["seed"]): run for run in runs if run["recipe"] == "plain_lora"}
+    by_recipe: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_recipe.setdefault(run["recipe"], []).append(run)
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for recipe, group in sorted(by_recipe.items(), key=lambda item: -_mean_delta(item[1])):
+            pairs = [(run, plain[run["domain"], run["seed"]]) for run in group]
+            learned = [run["learned_nats"] / other["learned_nats"] for run, other in pairs]
+            seconds = [run["train_seconds"] / other["train_seconds"] for run, other in pairs]
+            lost, lost_by_plain = (sum(_forgotten(side[at]) for side in pairs) for at in (0, 1))
+            yield (
+                f"`{recipe}`",
+                ", ".join(sorted(f"{run['domain']} {run['seed']}" for run in group)),
+                _spread(learned, "{:.0%}"),
+                _spread([-100 * run["forgetting_free_without_reading"]["delta"] for run in group], "{:+.1f}"),
+                "" if recipe == "plain_lora" else f"{1 - lost / lost_by_plain:.0%}",
+                _spread([100 * _flips(run, "lost") for run in group], "{:.1f}"),
+                _spread([-100 * run["forgetting_free"]["delta"] for run in group], "{:+.1f}"),
+                _spread([-100 * run["forgetting_choices"]["delta"] for run in group], "{:+.1f}"),
+                _spread([run["tasks"]["general_text"] for run in group], "{:+.2f}"),
+                _spread([run["tasks"]["reference_answers"] for run in group], "{:+.2f}"),
+                _spread([run["kl_to_base"] for run in group], "{:.2f}"),
+                _spread(seconds, "{:.2f}"),
+            )
+
+    return table(
+        "recipe",
+        "runs",
+        "learning / plain",
+        "points forgotten",
+        "kept away",
+        "samples lost, %",
+        "with `reading`",
+        "choices",
+        "text",
+        "reference answers",
+        "KL to base",
+        "time / plain",
+        rows=rows(),
+    )
+
+
+def _forgotten(run: dict[str, Any]) -> float:
+    return -float(run["forgetting_free_without_reading"]["delta"])
+
+
+def _flips(run: dict[str, Any], way: str) -> float:
+    row = run["forgetting_free_without_reading"]
+    return float(row[way] / row["n"])
+
+
+def _mean_delta(group: list[dict[str, Any]]) -> float:
+    return sum(run["forgetting_free_without_reading"]["delta"] for run in group) / len(group)
+
+
+def _spread(values: list[float], form: str) -> str:
+    """Returns the mean, with the smallest and largest value behind it where there are several."""
+    mean = form.format(sum(values) / len(values))
+    return mean if len(values) == 1 else f"{mean} ({form.format(min(values))} to {form.format(max(values))})"
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "budget_levels": ("budget/simulation.json", budget_levels),
+    "embedded_recipes": ("methods/embedded.json", embedded_recipes),
+    "budget_walks": ("budget/walks.json", budget_walks),
+}
+
+
+def filled(text: str) -> str:
+    """Returns a page with its tables as they are measured now."""
+
+    def fill(match: re.Match[str]) -> str:
+        source, make = TABLES[match[2]]
+        return match[1] + (make() if (BENCHMARKS / source).is_file() else match[3]) + match[4]
+
+    return BLOCK.sub(fill, text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        if page.is_file():
+            page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+            print(page.relative_to(ROOT))
