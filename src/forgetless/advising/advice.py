@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetless.advising.dialects import read_recipe
+from forgetless.advising.dialects import forgetless, read_recipe
 from forgetless.advising.edits import write_safe
 from forgetless.advising.evidence import Case, gather
 from forgetless.advising.files import read_document
@@ -99,9 +99,8 @@ def advise(
     else:
         path = Path(config).expanduser()
         raw = read_document(path)
-    recipe = read_recipe(raw, source="config" if path is None else str(path), path=path)
-    if isinstance(config, Config) and recipe.dialect != "forgetless":
-        raise ConfigError("config: a forgetless config was expected")
+    read = forgetless.read if isinstance(config, Config) else read_recipe
+    recipe = read(raw, "config" if path is None else str(path), path)
     advice = judge(recipe, look=look, path=path)
     if not pilot:
         if options:

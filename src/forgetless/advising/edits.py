@@ -115,7 +115,8 @@ def _edit_json(text: str, edits: Iterable[Edit]) -> str:
 
 
 def _edit_yaml(text: str, edit: Edit, path: Path) -> str:
-    key, node = None, yaml.compose(text, Loader=yaml.SafeLoader)
+    key: Any = None
+    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     for depth, part in enumerate(edit.place):
         found = _child(node, part)
         if found is None:
@@ -125,8 +126,13 @@ def _edit_yaml(text: str, edit: Edit, path: Path) -> str:
         return _add_entry(text, node, edit, path)
     start, end = int(node.start_mark.index), _end_of(node)
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and key is not None:
-        # A block under its key becomes a value behind it.
+        # A block under its key becomes a value behind it; whole lines of comment stay where they are.
         start = text.index(":", key.end_mark.index) + 1
+        behind, *lines = text[start:end].split("\n")
+        kept = "".join(f"\n{line}" for line in lines if line.lstrip().startswith("#"))
+        stop = len(text) if (found_at := text.find("\n", end)) < 0 else found_at
+        tail = f"\n{' ' * key.start_mark.column}{text[end:stop].strip()}" if text[end:stop].strip() else ""
+        return f"{text[:start]} {_flow(edit.new)}{behind.rstrip()}{kept}{tail}{text[stop:]}"
     space = " " if text[start - 1] == ":" else ""  # a key without a value, or one whose block goes
     return f"{text[:start]}{space}{_flow(edit.new)}{text[end:]}"
 

@@ -89,6 +89,12 @@ class Case:
     recipe: Recipe
     evidence: Evidence
 
+    @property
+    def num_examples(self) -> int | None:
+        """Number of training examples, or the most that the recipe uses; None where neither is known."""
+        known = self.evidence.num_examples
+        return self.recipe.num_examples_limit if known is None else known
+
 
 def gather(recipe: Recipe, *, look: bool = True) -> Evidence:
     """Looks at what the recipe names.
@@ -234,8 +240,11 @@ def _tokenizer_source(name: str) -> str | None:
             if (directory / "tokenizer_config.json").is_file():
                 return str(directory)
         return None
-    if path.is_file() or name.count("/") != 1:
-        return None
+    return None if path.is_file() or name.count("/") != 1 else _hub_tokenizer(name)
+
+
+def _hub_tokenizer(name: str) -> str | None:
+    """Returns the directory in the hub's cache on this machine that holds a tokenizer."""
     from huggingface_hub import try_to_load_from_cache
 
     try:

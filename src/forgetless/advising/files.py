@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from forgetless.advising.recipe import Place, Setting
 from forgetless.config import read_yaml
 from forgetless.errors import ConfigError
+
+T = TypeVar("T")
 
 LARGEST_BYTES = 2_000_000
 """A recipe is small; what is larger is data or weights, and isn't read."""
@@ -40,6 +42,8 @@ def read_document(path: Path) -> dict[str, Any]:
             f"{path} is a pickle (a saved training_args.bin), which could run code: write the arguments as JSON with "
             "args.to_json_string() and advise on that"
         )
+    if not path.read_bytes().strip():
+        raise ConfigError(f"config {path} is empty")
     document = _read_json(path)
     if document is None:
         document = read_yaml(path)
@@ -123,8 +127,7 @@ class Keys:
         """Returns a list of texts, which files also write with commas, as `number` does."""
         return self._setting(names, _as_names, default)
 
-    def _setting(self, names: Iterable[str], read: Callable[[Any], Any], default: Any) -> Any:
-        names = tuple(names)
+    def _setting(self, names: tuple[str, ...], read: Callable[[Any], T], default: T | None) -> Setting[T] | None:
         found = self.find(*names)
         if found is None:
             return None if default is None else Setting(default, self.home(names[0]), is_set=False, file=self.file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,7 +14,9 @@ from rich.table import Table
 
 from forgetless.advising.advice import Advice
 from forgetless.advising.findings import Finding, Severity
-from forgetless.advising.pilot import Pilot
+
+if TYPE_CHECKING:
+    from forgetless.advising.pilot import Pilot
 
 STYLES = {Severity.HIGH: "bold red", Severity.MEDIUM: "yellow", Severity.LOW: "dim"}
 

@@ -36,7 +36,7 @@ DIALECTS = (
 """In the order in which they are tried: the last one's keys stand in the third's files too."""
 
 
-def read_recipe(raw: Mapping[str, Any], *, source: str = "config", path: Path | None = None) -> Recipe:
+def read_recipe(raw: Mapping[str, Any], source: str = "config", path: Path | None = None) -> Recipe:
     """Reads a recipe of whichever format its keys are.
 
     Args:

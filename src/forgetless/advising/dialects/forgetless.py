@@ -47,8 +47,8 @@ def read(raw: Mapping[str, Any], source: str, _path: Path | None = None) -> Reci
 
     def at(section: str, name: str, value: Any) -> Any:
         held = raw.get(section)
-        is_set = isinstance(held, Mapping) and held.get(name) is not None
-        return None if value is None else Setting(value, (section, name), is_set, held[name] if is_set else None)
+        given = held.get(name) if isinstance(held, Mapping) else None
+        return None if value is None else Setting(value, (section, name), given is not None, given)
 
     tuning = _tuning(methods)
     return Recipe(

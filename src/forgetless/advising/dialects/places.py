@@ -20,10 +20,8 @@ GENERAL_DATA = re.compile(
 def find_file(name: str, path: Path | None) -> Path | None:
     """Returns the file or directory that a recipe names, from here or from beside the recipe; None where it isn't."""
     wanted = Path(name).expanduser()
-    for directory in (Path(), *(() if path is None else (path.parent,))):
-        if (found := directory / wanted).exists():
-            return found
-    return None
+    directories = [Path()] if path is None else [Path(), path.parent]
+    return next((directory / wanted for directory in directories if (directory / wanted).exists()), None)
 
 
 def has_general(sources: Iterable[Source]) -> bool | None:

@@ -75,10 +75,9 @@ def read(raw: Mapping[str, Any], source: str, path: Path | None) -> Recipe:
     recipe = Recipe(
         dialect="TRL / transformers",
         stage=Stage.PREFERENCE if is_preference else Stage.SUPERVISED,
-        model=keys.text("model_name_or_path", "base_model_name_or_path"),
         sources=sources,
         general=None if general is None else Setting(general, sources[0].place),
-        **({"tuning": _tuning(keys)} | _adapter(raw, source, path)),
+        **({"tuning": _tuning(keys), "model": keys.text("model_name_or_path")} | _adapter(raw, source, path)),
     )
     if is_alone:
         return replace(recipe, notes=("only an adapter's config: no training arguments to judge",))
@@ -196,6 +195,9 @@ def _adapter(raw: Mapping[str, Any], source: str, path: Path | None) -> dict[str
         "bias": keys.text("bias"),
         "init": keys.text("init_lora_weights"),
     }
+    named = keys.text("base_model_name_or_path")
+    if named is not None and Keys(raw, source, _sections(raw, MODEL_SECTIONS)).find("model_name_or_path") is None:
+        fields["model"] = named
     peft = keys.flag("use_peft")
     if peft is None or peft.value:
         is_lora = kind.value.upper() == "LORA"

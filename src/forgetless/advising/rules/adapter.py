@@ -80,8 +80,8 @@ def scale(case: Case) -> Iterator[Risk | Unchecked]:
 
 def rank(case: Case) -> Iterator[Risk | Unchecked]:
     """Warns of a high rank for few examples."""
-    recipe, evidence = case.recipe, case.evidence
-    setting, num = recipe.rank, evidence.num_examples
+    recipe = case.recipe
+    setting, num = recipe.rank, case.num_examples
     if setting is None or num is None or recipe.tuning is None or not recipe.tuning.value.is_low_rank:
         return
     if setting.value < HIGH_RANK or num >= FEW_EXAMPLES:

@@ -66,7 +66,7 @@ def learning_rate(case: Case) -> Iterator[Risk | Unchecked]:
         return
     severity = Severity.HIGH if rate.value > high * (1 + 1e-9) else Severity.MEDIUM
     what = "the base's own weights" if tuning.moves_weights else "an adapter"
-    batch = "" if recipe.batch_size is None else f" at {recipe.batch_size.value} sequences a step"
+    batch = "" if recipe.batch_size is None else f" at {_counted(recipe.batch_size.value, 'sequence')} a step"
     yield Risk(
         severity,
         f"{rate.value:g} is {rate.value / medium:.1f} times {medium:.1g}, up to which rates for {what}{batch} are "
@@ -77,10 +77,14 @@ def learning_rate(case: Case) -> Iterator[Risk | Unchecked]:
     )
 
 
+def _counted(num: int, what: str) -> str:
+    return f"{num:,} {what}{'' if num == 1 else 's'}"
+
+
 def epochs(case: Case) -> Iterator[Risk | Unchecked]:
     """Counts how often few examples are seen."""
     recipe, evidence = case.recipe, case.evidence
-    num = evidence.num_examples
+    num = case.num_examples
     passes = recipe.num_passes(num)
     if passes is None:
         return
@@ -116,7 +120,7 @@ def _too_many_passes(recipe: Recipe, passes: float, num: int | None, severity: S
 
 def warmup(case: Case) -> Iterator[Risk | Unchecked]:
     """Asks for a few steps in which Adam's second moment settles before the full rate."""
-    recipe, evidence = case.recipe, case.evidence
+    recipe = case.recipe
     if recipe.learning_rate is None or not is_adam(recipe):
         return
     setting = recipe.warmup
@@ -126,7 +130,7 @@ def warmup(case: Case) -> Iterator[Risk | Unchecked]:
     is_adapter = recipe.tuning is not None and not recipe.tuning.value.moves_weights
     if setting is None and recipe.dialect == "axolotl":
         return  # it warms up by default
-    steps = recipe.num_steps(evidence.num_examples)
+    steps = recipe.num_steps(case.num_examples)
     new: float = 10 if steps is None else max(1, round(WARMUP_SHARE * steps))
     edit = Edit(place, None, new)
     if setting is not None:
@@ -144,13 +148,13 @@ def warmup(case: Case) -> Iterator[Risk | Unchecked]:
 
 def weight_decay(case: Case) -> Iterator[Risk | Unchecked]:
     """Says how much shorter the decay makes the weights; of an adapter it pulls to the base, which is no risk."""
-    recipe, evidence = case.recipe, case.evidence
+    recipe = case.recipe
     decay, rate = recipe.weight_decay, recipe.learning_rate
     if decay is None or decay.value <= 0 or rate is None or recipe.tuning is None:
         return
     if not recipe.tuning.value.moves_weights:
         return
-    steps = recipe.num_steps(evidence.num_examples)
+    steps = recipe.num_steps(case.num_examples)
     mean_rate = rate.value * (1.0 if recipe.scheduler is not None and "constant" in recipe.scheduler.value else 0.5)
     share = None if steps is None else 1.0 - math.exp(-mean_rate * decay.value * steps)
     severity = Severity.LOW
