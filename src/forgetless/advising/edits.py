@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from forgetless.advising.files import is_json
-from forgetless.advising.findings import Edit
+from forgetless.advising.findings import Edit, write_value
 from forgetless.errors import ConfigError, RunError
 
 MARK = ".safe"
@@ -132,9 +132,9 @@ def _edit_yaml(text: str, edit: Edit, path: Path) -> str:
         kept = "".join(f"\n{line}" for line in lines if line.lstrip().startswith("#"))
         stop = len(text) if (found_at := text.find("\n", end)) < 0 else found_at
         tail = f"\n{' ' * key.start_mark.column}{text[end:stop].strip()}" if text[end:stop].strip() else ""
-        return f"{text[:start]} {_flow(edit.new)}{behind.rstrip()}{kept}{tail}{text[stop:]}"
+        return f"{text[:start]} {write_value(edit.new)}{behind.rstrip()}{kept}{tail}{text[stop:]}"
     space = " " if text[start - 1] == ":" else ""  # a key without a value, or one whose block goes
-    return f"{text[:start]}{space}{_flow(edit.new)}{text[end:]}"
+    return f"{text[:start]}{space}{write_value(edit.new)}{text[end:]}"
 
 
 def _child(node: Any, part: str | int) -> tuple[Any, Any] | None:
@@ -157,15 +157,15 @@ def _insert(text: str, node: Any, edit: Edit, depth: int, path: Path) -> str:
         return _replace(text, node, {name: new})
     if not isinstance(node, yaml.MappingNode) or not isinstance(name, str):
         raise ConfigError(f"{path}: there is no place for {edit.key}: write it in yourself")
-    return _append(text, node, f"{name}: {_flow(new)}")
+    return _append(text, node, f"{name}: {write_value(new)}")
 
 
 def _add_entry(text: str, node: Any, edit: Edit, path: Path) -> str:
     if _is_null(node):
         return _replace(text, node, [edit.new])
     if not isinstance(node, yaml.SequenceNode):
-        raise ConfigError(f"{path}: {edit.key} is no list: write {_flow(edit.new)} in yourself")
-    return _append(text, node, _flow(edit.new) if node.flow_style else f"- {_flow(edit.new)}")
+        raise ConfigError(f"{path}: {edit.key} is no list: write {write_value(edit.new)} in yourself")
+    return _append(text, node, write_value(edit.new) if node.flow_style else f"- {write_value(edit.new)}")
 
 
 def _is_null(node: Any) -> bool:
@@ -174,7 +174,7 @@ def _is_null(node: Any) -> bool:
 
 def _replace(text: str, node: Any, new: Any) -> str:
     start, end = int(node.start_mark.index), int(node.end_mark.index)
-    return f"{text[:start]}{' ' if start == end else ''}{_flow(new)}{text[end:]}"
+    return f"{text[:start]}{' ' if start == end else ''}{write_value(new)}{text[end:]}"
 
 
 def _append(text: str, node: Any, entry: str) -> str:
@@ -199,8 +199,3 @@ def _end_of(node: Any) -> int:
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         return _end_of(node.value[-1])
     return int(node.end_mark.index)
-
-
-def _flow(value: Any) -> str:
-    """Returns a value as YAML on one line, which every YAML reader takes as what it is (1.0e-05, not 1e-05)."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).splitlines()[0]

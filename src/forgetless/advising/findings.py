@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from forgetless.advising.recipe import Place, Setting, write_place
 
 
@@ -48,8 +50,8 @@ class Edit:
 
     def __str__(self) -> str:
         if self.is_entry:
-            return f"{self.key}: + {self.new}"
-        return f"{self.key}: {'(not set)' if self.old is None else self.old} -> {self.new}"
+            return f"{self.key}: + {write_value(self.new)}"
+        return f"{self.key}: {'(not set)' if self.old is None else write_value(self.old)} -> {write_value(self.new)}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,11 @@ class Finding:
                 for edit in self.risk.edits
             ],
         }
+
+
+def write_value(value: Any) -> str:
+    """Returns a value as YAML on one line, which every YAML reader takes as what it is (1.0e-05, not 1e-05)."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).splitlines()[0]
 
 
 def change(setting: Setting[Any], new: Any) -> Edit:

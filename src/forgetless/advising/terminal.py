@@ -50,7 +50,7 @@ def _show_finding(console: Console, finding: Finding) -> None:
     style = STYLES[finding.severity]
     keys = f" [dim]({escape(', '.join(risk.keys))})[/dim]" if risk.keys else ""
     console.print(
-        f"\n[{style}]{finding.severity.value}[/] [bold]{escape(finding.title)}[/] [dim]{finding.rule}[/]{keys}",
+        f"\n[{style}]{finding.severity.value}[/] {finding.rule}: [bold]{escape(finding.title)}[/]{keys}",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""What is looked at: data files, the tokenizer's template, the size of the suite; and what is said where they are not."""
+"""What is looked at: data files, the tokenizer's template, the size of the suite; and what is said of the rest."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def recipe_of(path: Path | None, *, model: str | None = None, **more: Any) -> Re
 
 
 def talk(*answers: str) -> dict[str, Any]:
-    turns = [
-        {"role": role, "content": text} for answer in answers for role, text in (("user", "Go"), ("assistant", answer))
-    ]
+    turns = []
+    for answer in answers:
+        turns += [{"role": "user", "content": "Go"}, {"role": "assistant", "content": answer}]
     return {"messages": turns}
 
 
@@ -88,7 +88,7 @@ def test_a_suite_that_is_not_known(tmp_path: Path) -> None:
     assert any("does not exist" in note for note in gather(tasks, look=False).notes)
 
 
-def test_the_cached_embedded_model_is_found(tmp_path: Path, cache: Path) -> None:
+def test_the_cached_embedded_model_is_found(cache: Path) -> None:
     assert evidence._tokenizer_source("smollm2-135m-instruct") is None
     directory = cache / "models" / "smollm2-135m-instruct"
     directory.mkdir(parents=True)
@@ -101,9 +101,8 @@ def test_a_tokenizer_in_the_cache_of_the_hub(tmp_path: Path, monkeypatch: pytest
     import huggingface_hub
 
     held = tmp_path / "tokenizer_config.json"
-    monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda name, file: str(held) if name == "a/b" else None
-    )
+    files = {("a/b", "tokenizer_config.json"): str(held)}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *named: files.get(named))
     assert evidence._tokenizer_source("a/b") == str(tmp_path)
     assert evidence._tokenizer_source("a/c") is None
 
