@@ -71,8 +71,9 @@ def write_safe(path: Path, edits: Iterable[Edit]) -> tuple[Path, str]:
     content = text if is_json(path) else _stamp(path) + text
     _refuse_foreign(target, content, path)
     part = target.with_name(target.name + ".part")
+    ending = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
     try:
-        part.write_text(content, encoding="utf-8", newline="")
+        part.write_text(content, encoding="utf-8", newline=ending)
         part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -124,6 +124,22 @@ def test_keys_name_their_place() -> None:
     assert Setting(1, ("datasets", 0, "type")).key == "datasets[0].type"
 
 
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"stage": "sft", "lora_rank": 0}, "lora_rank = 0 is not above 0"),
+        ({"learning_rate": -1}, "learning_rate = -1 is not above 0"),
+        (
+            {"learning_rate": 1e-4, "per_device_train_batch_size": 0},
+            "the batch, micro-batch times accumulation, is not above 0",
+        ),
+    ],
+)
+def test_numbers_that_nothing_could_train_with(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(raw)
+
+
 # forgetless
 
 

@@ -128,6 +128,20 @@ def test_the_safer_config_lies_beside_the_old_one_and_shows_what_changed(tmp_pat
     assert sorted(file.name for file in tmp_path.iterdir()) == ["c.safe.yaml", "c.yaml"]
 
 
+def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"a: 1\r\nb: 2\r\n")
+    target, _ = write_safe(path, [Edit(("a",), 1, 3), Edit(("c",), None, 4)])
+    assert target.read_bytes().split(b"\r\n")[1:] == [b"a: 3", b"b: 2", b"c: 4", b""]
+    assert write_safe(path, [Edit(("a",), 1, 3), Edit(("c",), None, 4)])[0] == target
+
+
+def test_an_anchor_and_a_merge_key_survive(tmp_path: Path) -> None:
+    text = "base: &x {rate: 1.0, epochs: 9}\ntraining:\n  <<: *x\n  warmup: 0\n"
+    new = edited(tmp_path, Edit(("base", "rate"), 1.0, 0.1), Edit(("training", "epochs"), 9, 3), text=text)
+    assert yaml.safe_load(new)["training"] == {"rate": 0.1, "epochs": 3, "warmup": 0}
+
+
 @pytest.mark.parametrize("name", ["c.yaml", "c.json"])
 def test_nothing_foreign_is_replaced(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

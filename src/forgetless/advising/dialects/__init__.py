@@ -52,9 +52,26 @@ def read_recipe(raw: Mapping[str, Any], source: str = "config", path: Path | Non
     """
     for dialect in DIALECTS:
         if dialect.is_meant(raw):
-            return dialect.read(raw, source, path)
+            return _refuse_bounds(dialect.read(raw, source, path), source)
     shown = ", ".join(sorted(map(str, raw))[:6])
     raise ConfigError(
         f"{source} is no recipe of a known format (its keys: {shown}): advise reads configs of forgetless, axolotl and "
         "LLaMA-Factory, and training arguments of TRL and transformers"
     )
+
+
+def _refuse_bounds(recipe: Recipe, source: str) -> Recipe:
+    """Refuses numbers that no tool could train with, which rules would otherwise divide by."""
+    for setting, bound in (
+        (recipe.learning_rate, 0.0),
+        (recipe.epochs, 0.0),
+        (recipe.batch_size, 0),
+        (recipe.max_tokens, 0),
+        (recipe.rank, 0),
+        (recipe.alpha, 0.0),
+    ):
+        if setting is not None and setting.value <= bound:
+            is_product = setting is recipe.batch_size and recipe.dialect != "forgetless"
+            what = "the batch, micro-batch times accumulation," if is_product else f"{setting.key} = {setting.value:g}"
+            raise ConfigError(f"{source}: {what} is not above 0")
+    return recipe
