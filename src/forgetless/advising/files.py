@@ -144,14 +144,11 @@ class Keys:
 
 
 def look_up(raw: Any, place: Place) -> Any:
-    """Returns the value at a path of keys and indices, None where there is none."""
+    """Returns the value at a path of keys, None where there is none."""
     for part in place:
-        if isinstance(part, str) and isinstance(raw, Mapping):
-            raw = raw.get(part)
-        elif isinstance(part, int) and isinstance(raw, list) and part < len(raw):
-            raw = raw[part]
-        else:
+        if not isinstance(raw, Mapping):
             return None
+        raw = raw.get(part)
     return raw
 
 

@@ -46,6 +46,24 @@ def test_higher_rates_learn_and_drift_more_and_equal_ones_alike(config: dict[str
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_small_adapter_goes_back_to_its_start_without_another_load(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config |= {"methods": [{"lora": {"rank": 1}}]}
+    loads: list[str] = []
+    original = pilot._Flight._load
+
+    def load(self: pilot._Flight) -> Any:
+        loads.append(self.job.config.model)
+        return original(self)
+
+    monkeypatch.setattr(pilot._Flight, "_load", load)
+    first, second = fly(config, steps=3, rates=[1e-2, 1e-2]).legs
+    assert first == second
+    assert first.learned != 0
+    assert len(loads) == 1
+
+
 def test_full_tuning_starts_from_the_base_each_time(config: dict[str, Any]) -> None:
     config |= {"methods": []}
     first, second = fly(config, steps=3, rates=[1e-3, 1e-3]).legs
