@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forgetless.advising.advice import advise
     from forgetless.checklist import run_checklist
     from forgetless.compare.comparison import compare
     from forgetless.config import Config
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from forgetless.writing import generate_replay
 
 _HOMES = {
+    "forgetless.advising.advice": ["advise"],
     "forgetless.checklist": ["run_checklist"],
     "forgetless.compare.comparison": ["compare"],
     "forgetless.config": ["Config"],
@@ -128,6 +130,7 @@ __all__ = [
     "Status",
     "Unit",
     "Verdict",
+    "advise",
     "assert_base_frozen",
     "compare",
     "estimate_fisher",

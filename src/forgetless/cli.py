@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from forgetless.commands import jobs, lists, scores
+from forgetless.commands import advise, jobs, lists, scores
 from forgetless.errors import ForgetlessError, RunError
 from forgetless.flags import with_config_flags
 from forgetless.terminal import console, errors
@@ -65,6 +65,7 @@ for _function in (
     lists.tasks,
     lists.lesson,
     lists.doctor,
+    advise.advise,
 ):
     app.command()(_function)
 
