@@ -90,7 +90,7 @@ def budget_walks() -> str:
 
 
 def embedded_recipes() -> str:
-    """Each recipe on the embedded model: what it learned and lost, averaged over domains and seeds that plain LoRA has."""
+    """Each recipe on the embedded model: what it learned and lost, averaged over domains and seeds."""
     runs = load("methods/embedded.json")["runs"]
     plain = {(run["domain"], run["seed"]): run for run in runs if run["recipe"] == "plain_lora"}
     by_recipe: dict[str, list[dict[str, Any]]] = {}

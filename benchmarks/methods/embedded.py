@@ -320,8 +320,11 @@ def summarise(work: Path) -> list[dict[str, Any]]:
         for name, comparison in comparisons.items():
             row = comparison.pooled
             line[f"forgetting_{name}"] = {
-                **{"n": row.num_samples, "delta": row.delta, "ci": [row.ci_low, row.ci_high]},
-                **{"lost": row.lost, "gained": row.gained},
+                "n": row.num_samples,
+                "delta": row.delta,
+                "ci": [row.ci_low, row.ci_high],
+                "lost": row.lost,
+                "gained": row.gained,
             }
         line["tasks"] = {row.task: row.delta for row in comparisons["all"].tasks}
         lines.append(line)

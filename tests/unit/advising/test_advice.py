@@ -113,10 +113,11 @@ def test_a_config_a_mapping_and_a_file_are_judged_alike(recipes: Path) -> None:
 
 
 def test_defaults_of_a_config_are_judged_too() -> None:
-    advice = advise(Config(), look=False)
+    assert advise(Config(), look=False).findings == ()  # `methods: auto` takes what keeps the base
+    advice = advise(Config(methods=["lora"]), look=False)
     assert advice.recipe.dialect == "forgetless"
     assert found(advice) == {"general-data": "medium"}
-    assert advice.edits[0].new == ["lora", {"replay": {"share": 0.1}}]
+    assert advice.edits[0].new == {"replay": {"share": 0.1}}
     with_methods = advise(parse_config({"methods": ["lora", "replay"]}), look=False)
     assert with_methods.findings == ()
     assert with_methods.worst is None

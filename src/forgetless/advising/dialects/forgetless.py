@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.advising.recipe import Place, Recipe, Setting, Source, Tuning
+from forgetless.automatic import AUTO, FEWEST_GENERAL, Situation, choose_methods
 from forgetless.config import Config, parse_config
 from forgetless.methods import METHODS
 from forgetless.methods.base import Method, build_method
@@ -24,7 +25,9 @@ def is_meant(raw: Mapping[str, Any]) -> bool:
     """Whether a document has the sections of a forgetless config."""
     sections = [name for name in ("data", "training", "evaluation", "gate") if isinstance(raw.get(name), Mapping)]
     is_known = set(raw) <= set(Config.model_fields)
-    return isinstance(raw.get("methods"), list) or bool(sections) or (is_known and bool(raw))
+    return (
+        isinstance(raw.get("methods"), list) or raw.get("methods") == AUTO or bool(sections) or (is_known and bool(raw))
+    )
 
 
 def read(raw: Mapping[str, Any], source: str, _path: Path | None = None) -> Recipe:
@@ -42,7 +45,8 @@ def read(raw: Mapping[str, Any], source: str, _path: Path | None = None) -> Reci
         ConfigError: What `run` would refuse: an unknown key or method, a value out of bounds.
     """
     config = parse_config(raw, source=source)
-    methods = [build_method(METHODS.load, spec) for spec in config.methods]
+    specs = _specs(config)
+    methods = [build_method(METHODS.load, spec) for spec in specs]
     training = config.training
 
     def at(section: str, name: str, value: Any) -> Any:
@@ -72,10 +76,19 @@ def read(raw: Mapping[str, Any], source: str, _path: Path | None = None) -> Reci
         suite=at("evaluation", "suite", config.evaluation.suite),
         tasks_dir=config.evaluation.tasks_dir,
         limit=at("evaluation", "limit", config.evaluation.limit),
-        margin=at("gate", "margin", config.gate.margin),
+        margin=at("gate", "margin", config.gate.margin)
+        if config.budget is None
+        else Setting(config.budget, ("budget",), True, config.budget),
         gate_alpha=config.gate.alpha,
-        **_adapter(methods, config.methods),
+        **_adapter(methods, specs),
     )
+
+
+def _specs(config: Config) -> list[Any]:
+    """Returns the methods as `run` would take them; general data that are named count as enough, read or not."""
+    if config.methods != [AUTO]:
+        return list(config.methods)
+    return choose_methods(Situation(num_general=0 if config.data.general is None else FEWEST_GENERAL)).methods
 
 
 def _tuning(methods: list[Method]) -> Tuning:
