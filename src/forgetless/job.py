@@ -19,6 +19,7 @@ from forgetless.tasks.base import Task, fingerprint_suite
 
 if TYPE_CHECKING:
     from forgetless.evaluate.harness_suite import HarnessSuite
+    from forgetless.mechanisms.earlier import Earlier
 
 # Adapters take about ten times the rate of full fine-tuning. Starting points, not guarantees.
 ADAPTER_RATE = 2e-4
@@ -40,6 +41,9 @@ class Job:
         suite: Retention tasks.
         warnings: What the user should know of the data.
         harness: Retention tasks of lm-evaluation-harness.
+        targets: Tasks that measure learning, made of held-out examples; in a sequence those of all phases.
+        earlier: What the earlier phases of a sequence left; None where the run is no phase.
+        base: Name of the model before all phases; None where that is the config's.
     """
 
     config: Config
@@ -51,6 +55,14 @@ class Job:
     suite: Sequence[Task]
     warnings: list[str] = field(default_factory=list)
     harness: HarnessSuite | None = None
+    targets: Sequence[Task] = ()
+    earlier: Earlier | None = None
+    base: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The model that the tuned one is judged against, which in a later phase isn't the one that it starts from."""
+        return self.base or self.config.model
 
     def fingerprints(self) -> dict[str, str]:
         """Returns what the job depends on, by content."""
@@ -70,6 +82,7 @@ class Job:
             max_tokens=self.config.training.max_tokens,
             domain=self.domain,
             can_write=True,
+            earlier=self.earlier,
         )
 
     @property
@@ -84,11 +97,12 @@ class Job:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
+def plan(config: Config | Mapping[str, Any] | str | Path, *, earlier: Earlier | None = None) -> Job:
     """Reads and checks everything that a run needs but the model.
 
     Args:
-        config: A config, a mapping like its YAML, or the path of one.
+        config: A config, a mapping like its YAML, or the path of one; of a single phase.
+        earlier: What the earlier phases of a sequence leave, where it is a phase of one.
 
     Returns:
         The job, with its data and its suite in memory.
@@ -98,9 +112,11 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
         DataError: A data file can't be read.
     """
     from forgetless.evaluate.runner import read_suite
-    from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
+    from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS, target_tasks
 
     config = as_config(config)
+    if config.phases:
+        raise ConfigError("the config has phases, and this takes a single one: `run` takes them all")
     methods = [build_method(METHODS.load, spec) for spec in config.methods]
     refuse_conflicts(methods)
     micro = config.training.micro_batch_size
@@ -115,7 +131,14 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
         raise ConfigError(f"task {min(taken)!r} has the name of the task that is made of held-out data: rename it")
     domain, test, notes = _read_data(config)
     general = [] if config.data.general is None else read_examples(config.data.general, origin="general")
-    job = Job(config, methods, _learning_rate(config, methods), domain, test, general, suite, notes, harness)
+    job = Job(
+        config,
+        methods,
+        _learning_rate(config, methods),
+        *(domain, test, general, suite, notes, harness),
+        targets=target_tasks(test),
+        earlier=earlier,
+    )
     for method in methods:
         method.check(job.context())
     return job

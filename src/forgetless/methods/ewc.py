@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetless.mechanisms.kept import KeptData, check_kept
+from forgetless.mechanisms.kept import KeptOrEarlier, check_kept
 from forgetless.methods.base import Context, Method, method_options
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class EWC(Method):
     Zheng et al. 2026).
 
     With `previous`, F <- gamma F_previous + F (online EWC, Schwarz et al. 2018) and the anchor is the start of
-    this phase.
+    this phase. In a sequence of phases that is what happens by itself: F_previous is what the phase before gathered,
+    and F is taken on that phase's examples, at the weights that it ended with.
 
     Departs from the paper: sequences stand where the paper has samples; labels are drawn given the data's prefix; the
     penalty's gradient is added in closed form before clipping.
@@ -44,8 +45,10 @@ class EWC(Method):
         default="sampled", description="Draw labels from the model (the Fisher), or take the data's own."
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision that F is kept in.")
-    data: KeptData = Field(
-        default="auto", description="What to keep: general examples, self-generated ones, or whichever there are."
+    data: KeptOrEarlier = Field(
+        default="auto",
+        description="What to keep: general examples, self-generated ones, or whichever there are; earlier = in a "
+        "sequence, earlier phases alone.",
     )
     previous: str | None = Field(
         default=None, description="ewc.safetensors of an earlier phase: its Fisher is added (online EWC)."
@@ -81,7 +84,7 @@ class EWC(Method):
                 previous=None if self.previous is None else Path(self.previous),
                 decay=self.gamma,
             )
-            self.penalty_ = QuadraticPenalty(model, fisher, strength=self.strength)
+            self.penalty_ = None if fisher is None else QuadraticPenalty(model, fisher, strength=self.strength)
         return model
 
     def adjust_gradients(self, model: nn.Module) -> Tensor | None:

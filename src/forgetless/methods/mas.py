@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetless.mechanisms.kept import KeptData, check_kept
+from forgetless.mechanisms.kept import KeptOrEarlier, check_kept
 from forgetless.methods.base import Context, Method, method_options
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ class MAS(Method):
     strength: float = Field(default=1e-3, ge=0, description="Factor of the penalty; 0 is plain fine-tuning.")
     num_sequences: int = Field(default=128, ge=1, description="Sequences that the importance is a mean over.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision that Omega is kept in.")
-    data: KeptData = Field(
-        default="auto", description="What to keep: general examples, self-generated ones, or whichever there are."
+    data: KeptOrEarlier = Field(
+        default="auto",
+        description="What to keep: general examples, self-generated ones, or whichever there are; earlier = in a "
+        "sequence, earlier phases alone.",
     )
 
     def check(self, context: Context) -> None:
@@ -64,7 +66,7 @@ class MAS(Method):
                 num_sequences=self.num_sequences,
                 dtype=self.dtype,
             )
-            self.penalty_ = QuadraticPenalty(model, importance, strength=self.strength)
+            self.penalty_ = None if importance is None else QuadraticPenalty(model, importance, strength=self.strength)
         return model
 
     def adjust_gradients(self, model: nn.Module) -> Tensor | None:

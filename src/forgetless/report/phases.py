@@ -1,0 +1,318 @@
+"""The pages of a sequence of phases: report.html with R as a heat map and a table, and report.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from forgetless.phase_records import Estimate, Measure, PhasesRecord, read_phases
+from forgetless.records import Comparison, Role, Row, Unit
+from forgetless.report.environment import environment
+from forgetless.report.evidence import read_manifest
+from forgetless.report.figures import Figure, label, page_axis, page_layout
+from forgetless.report.html import as_yaml, security_policy
+from forgetless.report.wording import (
+    MARKS,
+    MINUS,
+    NONE,
+    VERDICT_MARKS,
+    confidence,
+    figure,
+    interval,
+    quantity,
+    unit_word,
+)
+
+CELL_HEIGHT = 64
+SCALE = (
+    (0.0, "#f1f4f7"),
+    (0.5, "#8fb4d6"),
+    (1.0, "#1f5f99"),
+)  # plotly writes on it in black or white, as it reads best
+TITLES = {"answers": "Answers to held-out questions", "loss": "Loss on held-out answers"}
+MEASURES = (
+    ("average", "ACC", "mean over all targets after the last phase"),
+    ("learning", "learning", "from the base to right after the target's own phase"),
+    ("backward_transfer", "BWT", "change of earlier targets since right after their own phase"),
+    ("forward_transfer", "FWT", "from the base to right before the target's own phase"),
+    ("forgetting", "forgetting", "from the best score before the last phase to the end"),
+)
+
+
+def build_phases_report(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
+    """Writes report.html and report.md of a sequence into its directory, from its phases.json and its manifest.
+
+    Args:
+        directory: The run directory.
+        names: Which of the two; none = both.
+
+    Returns:
+        The files written, report.html first.
+
+    Raises:
+        DataError: phases.json is missing, or can't be read.
+        OSError: A page can't be written.
+    """
+    record, path = read_phases(directory / "phases.json"), directory / "manifest.json"
+    manifest = read_manifest(path) if path.is_file() else {}
+    name = str(manifest.get("name") or directory.resolve().name)
+    pages = {
+        "report.html": render_phases_html(record, manifest, name),
+        "report.md": render_phases_markdown(record, name),
+    }
+    texts = {page: text for page, text in pages.items() if not names or page in names}
+    for page, text in texts.items():
+        part = directory / f"{page}.part"
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(directory / page)
+    return [directory / page for page in texts]
+
+
+def render_phases_html(record: PhasesRecord, manifest: Mapping[str, Any], name: str) -> str:
+    """Returns the page of a sequence."""
+    templates = files("forgetless.report").joinpath("templates")
+    library = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    own = templates.joinpath("page.js.j2").read_text(encoding="utf-8")
+    general = general_figure(record)
+    return (
+        environment()
+        .get_template("phases.html.j2")
+        .render(
+            **_facts(record, name),
+            charts=[*(heat_map(measure, record) for measure in record.measures), *([general] if general else [])],
+            config=as_yaml(manifest.get("config") or {}),
+            made=f"forgetless {manifest.get('forgetless', '')}".strip(),
+            policy=security_policy(library, own),
+            plotly=Markup(library),
+            script=Markup(own),
+            style=Markup(templates.joinpath("style.css.j2").read_text(encoding="utf-8")),
+        )
+    )
+
+
+def render_phases_markdown(record: PhasesRecord, name: str) -> str:
+    """Returns the summary of a sequence."""
+    return environment().get_template("phases.md.j2").render(**_facts(record, name))
+
+
+def _facts(record: PhasesRecord, name: str) -> dict[str, Any]:
+    return {
+        "record": record,
+        "name": name,
+        "verdict": VERDICT_MARKS[record.verdict],
+        "headline": headline(record),
+        "level": confidence(record.alpha),
+        "measures": [(measure, measure_rows(measure), matrix_rows(measure, record)) for measure in record.measures],
+        "titles": TITLES,
+        "judged": [judged_row(phase.name, phase.general, phase.earlier) for phase in record.phases],
+        "targets": target_rows(record),
+        "places": [f"phases/{number:02d}-{phase.name}" for number, phase in enumerate(record.phases, start=1)],
+    }
+
+
+def headline(record: PhasesRecord) -> str:
+    """Returns the verdict in one sentence, without its word."""
+    pooled = record.phases[-1].general.pooled
+    general = f"general skills changed by {quantity(pooled.delta, pooled.unit, signed=True)} since the base"
+    if pooled.delta is None:
+        general = "general skills were not measured on both sides"
+    measure = record.measures[0]
+    text = f"After {len(record.phases)} phases {general}"
+    if measure.backward_transfer.value is None:
+        return f"{text}."
+    lost = quantity(measure.backward_transfer.value, measure.unit, signed=True)
+    return f"{text}, earlier targets by {lost} on average since their own phase (a loss is below zero)."
+
+
+def cell(estimate: Estimate, unit: Unit, *, signed: bool = False) -> str:
+    """Returns `62.1 (50.0 to 74.2)`."""
+    if estimate.low is None or estimate.value is None:
+        return figure(estimate.value, unit, signed=signed)
+    shown = interval(estimate.low, estimate.high, unit, signed=signed)
+    return f"{figure(estimate.value, unit, signed=signed)} ({shown})"
+
+
+def row_names(record: PhasesRecord, measure: Measure) -> list[str]:
+    """Returns what the rows of R are called, the base's first."""
+    return ["base", *(f"after {phase.name}" for phase in record.phases if phase.name in measure.phases)]
+
+
+def matrix_rows(measure: Measure, record: PhasesRecord) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """Returns the cells of R by row, the base's first, each with whether it is the target's own phase."""
+    rows = [measure.base, *measure.matrix]
+    return [
+        (name, [(cell(value, measure.unit), number - 1 == column) for column, value in enumerate(row)])
+        for number, (name, row) in enumerate(zip(row_names(record, measure), rows, strict=True))
+    ]
+
+
+def measure_rows(measure: Measure) -> list[tuple[str, str, str]]:
+    """Returns name, figure with interval and meaning of each measure."""
+    return [
+        (name, cell(getattr(measure, field), measure.unit, signed=field != "average"), meaning)
+        for field, name, meaning in MEASURES
+    ]
+
+
+def judged_row(name: str, general: Comparison, earlier: Comparison | None) -> dict[str, str]:
+    """Returns what was judged after a phase, in words."""
+    verdict = VERDICT_MARKS[general.verdict]
+    pooled = general.pooled
+    row = {
+        "name": name,
+        "general": f"{verdict.symbol} {verdict.word}",
+        "general_delta": figure(pooled.delta, pooled.unit, signed=True),
+        "general_interval": interval(pooled.ci_low, pooled.ci_high, pooled.unit),
+        "earlier": NONE,
+        "forgot": NONE,
+    }
+    if earlier is None:
+        return row
+    mark = VERDICT_MARKS[earlier.verdict]
+    forgotten = [one.task for one in earlier.tasks if MARKS[one.status].word == "FORGOT"]
+    return row | {"earlier": f"{mark.symbol} {mark.word}", "forgot": ", ".join(forgotten) or "nothing"}
+
+
+def target_rows(record: PhasesRecord) -> list[tuple[Row, Row | None]]:
+    """Returns, for each task of a target, the last comparison with the base, and with its own phase where there is."""
+    last = record.phases[-1]
+    since = {} if last.earlier is None else {row.task: row for row in last.earlier.tasks}
+    return [(row, since.get(row.task)) for row in last.general.tasks if row.role is Role.TARGET]
+
+
+def heat_map(measure: Measure, record: PhasesRecord) -> Figure:
+    """Returns R as a heat map: a row after each phase, a column for each target, the own phases framed."""
+    is_grade = measure.unit is Unit.GRADE
+    rows, names = [measure.base, *measure.matrix], row_names(record, measure)
+    scale = 100.0 if is_grade else 1.0
+    values = [[None if one.value is None else round(scale * one.value, 4) for one in row] for row in rows]
+    texts = [
+        [f"<b>{figure(one.value, measure.unit)}</b><br>{_bounds(one, measure.unit)}" for one in row] for row in rows
+    ]
+    known = [value for row in values for value in row if value is not None]
+    columns = [f"{label(name)}" for name in measure.phases]
+    frames = [
+        {
+            "type": "rect",
+            "x0": at - 0.5,
+            "x1": at + 0.5,
+            "y0": at + 0.5,
+            "y1": at + 1.5,
+            "line": {"color": "@ink", "width": 2},
+        }
+        for at in range(len(columns))
+    ]
+    better = "darker is better" + ("" if is_grade else ", lower is better")
+    return Figure(
+        name=f"matrix-{measure.name}",
+        title=TITLES.get(measure.name, measure.name),
+        caption=f"R in {unit_word(measure.unit)} with {confidence(record.alpha)} intervals: what each target scores "
+        f"after each phase; {better}. Framed: right after the target's own phase. Read a column downwards: what a "
+        "later phase takes away lies below the frame, what an earlier one gives lies above it.",
+        data=[
+            {
+                "type": "heatmap",
+                "z": values,
+                "x": list(range(len(columns))),
+                "y": list(range(len(names))),
+                "text": texts,
+                "texttemplate": "%{text}",
+                "hovertemplate": "%{text}<extra></extra>",
+                "zmin": 0 if is_grade else min(known),
+                "zmax": 100 if is_grade else max(max(known), min(known) + 1e-6),
+                "colorscale": [list(stop) for stop in SCALE],
+                "reversescale": not is_grade,
+                "showscale": False,
+                "xgap": 3,
+                "ygap": 3,
+            }
+        ],
+        layout=page_layout(
+            height=72 + CELL_HEIGHT * len(names),
+            margin={"l": 8, "r": 8, "t": 40, "b": 8},
+            xaxis=page_axis(tickvals=list(range(len(columns))), ticktext=columns, side="top", showgrid=False),
+            yaxis=page_axis(
+                tickvals=list(range(len(names))),
+                ticktext=[label(name) for name in names],
+                range=[len(names) - 0.5, -0.5],
+                showgrid=False,
+            ),
+            shapes=frames,
+        ),
+        columns=("", *measure.phases),
+        rows=[(name, *(text for text, _ in cells)) for name, cells in matrix_rows(measure, record)],
+    )
+
+
+def _bounds(estimate: Estimate, unit: Unit) -> str:
+    return interval(estimate.low, estimate.high, unit, signed=False)
+
+
+def general_figure(record: PhasesRecord) -> Figure | None:
+    """Returns the change of general skills after each phase; None where it was never measured."""
+    rows = [(phase.name, phase.general.pooled) for phase in record.phases if phase.general.pooled.delta is not None]
+    if not rows:
+        return None
+    at = list(range(len(rows)))
+    deltas = [100 * (row.delta or 0.0) for _, row in rows]
+    high = [100 * ((row.delta if row.ci_high is None else row.ci_high) or 0.0) for _, row in rows]
+    low = [100 * ((row.delta if row.ci_low is None else row.ci_low) or 0.0) for _, row in rows]
+    line = {"type": "line", "x0": 0, "x1": 1, "xref": "paper"}
+    return Figure(
+        name="general",
+        title="General skills after each phase",
+        caption=f"Delta of the general tasks, pooled (after the phase {MINUS} base), in points with two-sided "
+        f"{confidence(record.alpha)} intervals; below zero is worse. The dashed line is the margin.",
+        data=[
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": at,
+                "y": [round(value, 4) for value in deltas],
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [round(up - value, 4) for up, value in zip(high, deltas, strict=True)],
+                    "arrayminus": [round(value - down, 4) for down, value in zip(low, deltas, strict=True)],
+                    "color": "@series-1",
+                },
+                "line": {"color": "@series-1", "width": 2},
+                "marker": {"size": 9, "color": "@series-1"},
+                "hovertemplate": "%{y:.1f} points<extra></extra>",
+            }
+        ],
+        layout=page_layout(
+            height=300,
+            margin={"l": 8, "r": 8, "t": 12, "b": 40},
+            xaxis=page_axis(
+                tickvals=at,
+                ticktext=[label(f"after {name}") for name, _ in rows],
+                range=[-0.4, len(rows) - 0.6],
+                showgrid=False,
+            ),
+            yaxis=page_axis(title="delta, points"),
+            shapes=[
+                {**line, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1}},
+                {
+                    **line,
+                    "y0": -100 * record.margin,
+                    "y1": -100 * record.margin,
+                    "line": {"color": "@forgot", "width": 2, "dash": "dash"},
+                },
+            ],
+        ),
+        columns=("", "delta", f"{confidence(record.alpha)} interval", "status"),
+        rows=[
+            (
+                f"after {name}",
+                figure(row.delta, row.unit, signed=True),
+                interval(row.ci_low, row.ci_high, row.unit),
+                MARKS[row.status].word,
+            )
+            for name, row in rows
+        ],
+    )
