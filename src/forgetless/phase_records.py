@@ -88,6 +88,7 @@ class PhasesRecord:
         phases: What was judged after each phase, in order.
         measures: R and what is made of it, of answers and of losses.
         advice: What to do next.
+        schema: Version of the record.
     """
 
     verdict: Verdict

@@ -122,7 +122,9 @@ def compare_earlier(
     tuned: Sequence[SampleScore],
     *,
     tasks: Mapping[str, Sequence[str]],
-    **limits: float,
+    margin: float = 0.03,
+    alpha: float = 0.05,
+    cross_entropy_margin: float = 0.05,
 ) -> Comparison | None:
     """Compares earlier targets, which are now to be kept, with the model right after their own phase.
 
@@ -130,7 +132,9 @@ def compare_earlier(
         references: Scores right after each earlier phase, by its name.
         tuned: Scores of the model that is judged.
         tasks: Tasks of each phase's target, by its name.
-        **limits: Limits of `compare`.
+        margin: Largest tolerated drop of a mean grade.
+        alpha: Level of tests and intervals.
+        cross_entropy_margin: Largest tolerated rise of a loss, in nats per token.
 
     Returns:
         The comparison; None where there are no earlier phases. Where the targets have no grades, only losses, it is
@@ -140,7 +144,10 @@ def compare_earlier(
     wanted = {score.task for score in before}
     if not wanted:
         return None
-    comparison = compare(before, [_kept(score) for score in tuned if score.task in wanted], **limits)
+    after = [_kept(score) for score in tuned if score.task in wanted]
+    comparison = compare(before, after, margin=margin, alpha=alpha, cross_entropy_margin=cross_entropy_margin)
+    reasons = [reason.replace("General skills", "Earlier targets") for reason in comparison.reasons]
+    comparison = replace(comparison, reasons=reasons)
     has_grades = any(row.unit is Unit.GRADE for row in comparison.tasks)
     if has_grades or comparison.verdict is Verdict.FAIL or not all(row.status in _KEPT for row in comparison.tasks):
         return comparison
@@ -169,7 +176,10 @@ def judge_phases(general: Comparison, earlier: Comparison | None) -> tuple[Verdi
         The verdict, and what it rests on, one sentence each.
     """
     parts = {"General skills": general} | ({} if earlier is None else {"Earlier targets": earlier})
-    reasons = [f"{name}: {part.verdict.value}. {' '.join(part.reasons[:1])}".strip() for name, part in parts.items()]
+    reasons = [
+        f"{name}: {part.verdict.value}. {' '.join(part.reasons[:1]).removeprefix(f'{name}: ')}".strip()
+        for name, part in parts.items()
+    ]
     lost = _forgotten_in_both(list(parts.values()), alpha=general.alpha)
     if lost:
         return Verdict.FAIL, [*reasons, f"Forgotten, corrected over both comparisons: {', '.join(lost)}."]
@@ -185,13 +195,10 @@ def judge_phases(general: Comparison, earlier: Comparison | None) -> tuple[Verdi
 
 def _forgotten_in_both(parts: Sequence[Comparison], *, alpha: float) -> list[str]:
     """Returns the rows that are FORGOT in their own comparison, and still significant over all of them."""
-    rows = [(row, row.task) for part in parts for row in _gated(part)]
-    tested = [(row, name) for row, name in rows if row.p_value is not None]
-    adjusted = holm([row.p_value or 0.0 for row, _ in tested]) if tested else []
+    tested = [row for part in parts for row in _gated(part) if row.p_value is not None]
+    adjusted = holm([1.0 if row.p_value is None else row.p_value for row in tested])
     return [
-        name
-        for (row, name), p in zip(tested, adjusted, strict=True)
-        if row.status is Status.FORGOT and float(p) <= alpha
+        row.task for row, p in zip(tested, adjusted, strict=True) if row.status is Status.FORGOT and float(p) <= alpha
     ]
 
 

@@ -73,6 +73,11 @@ def kept_examples(context: Context, source: KeptOrEarlier, num: int) -> list[Exa
     return [context.general[index] for index in order[:num]]
 
 
+def is_first_of_earlier(context: Context, source: KeptOrEarlier) -> bool:
+    """Whether only earlier phases are to be kept, and this is the first: nothing is there to keep."""
+    return source == "earlier" and (context.earlier is None or not context.earlier.phases)
+
+
 def with_earlier(examples: list[Example], context: Context, num: int) -> list[Example]:
     """Returns examples to keep and, in a sequence, as many of each earlier phase, at most `num`."""
     from forgetless.data.reservoir import fill_reservoir

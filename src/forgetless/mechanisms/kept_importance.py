@@ -40,7 +40,7 @@ def estimate_kept_importance(
     dtype: Literal["float32", "bfloat16"],
     previous: Path | None = None,
     decay: float = 1.0,
-) -> Importance | None:
+) -> Importance:
     """Estimates importances on the data to keep, added to those of an earlier phase; reuses what is there already.
 
     In a sequence each phase but the first takes them on the examples of the phase before it, at the weights that that
@@ -58,8 +58,7 @@ def estimate_kept_importance(
         decay: What the earlier phase's importances are multiplied by.
 
     Returns:
-        Importances by parameter name, named as in the model without wrappers; None where nothing is to be kept yet (in
-        a first phase that keeps earlier phases only).
+        Importances by parameter name, named as in the model without wrappers.
 
     Raises:
         ConfigError: The job has no tokenizer or no data to keep, or the earlier phase's file is of other weights.
@@ -68,8 +67,6 @@ def estimate_kept_importance(
     if context.tokenizer is None:
         raise ConfigError(f"method {name!r} encodes data to keep and needs a tokenizer: pass one in the context")
     examples = _examples(context, data, num_sequences)
-    if not examples:
-        return None
     if previous is None and context.earlier is not None:
         previous = context.earlier.file(f"{name}.safetensors")
     longest = min(context.max_tokens, num_positions(model))

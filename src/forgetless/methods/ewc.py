@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetless.mechanisms.kept import KeptOrEarlier, check_kept
+from forgetless.mechanisms.kept import KeptOrEarlier, check_kept, is_first_of_earlier
 from forgetless.methods.base import Context, Method, method_options
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class EWC(Method):
         from forgetless.mechanisms.quadratic import QuadraticPenalty
 
         self.penalty_: QuadraticPenalty | None = None
-        if self.strength:
+        if self.strength and not is_first_of_earlier(context, self.data):
             fisher = estimate_kept_importance(
                 model,
                 context,
@@ -84,7 +84,7 @@ class EWC(Method):
                 previous=None if self.previous is None else Path(self.previous),
                 decay=self.gamma,
             )
-            self.penalty_ = None if fisher is None else QuadraticPenalty(model, fisher, strength=self.strength)
+            self.penalty_ = QuadraticPenalty(model, fisher, strength=self.strength)
         return model
 
     def adjust_gradients(self, model: nn.Module) -> Tensor | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetless.mechanisms.kept import KeptOrEarlier, check_kept
+from forgetless.mechanisms.kept import KeptOrEarlier, check_kept, is_first_of_earlier
 from forgetless.methods.base import Context, Method, method_options
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class MAS(Method):
         from forgetless.mechanisms.quadratic import QuadraticPenalty
 
         self.penalty_: QuadraticPenalty | None = None
-        if self.strength:
+        if self.strength and not is_first_of_earlier(context, self.data):
             importance = estimate_kept_importance(
                 model,
                 context,
@@ -66,7 +66,7 @@ class MAS(Method):
                 num_sequences=self.num_sequences,
                 dtype=self.dtype,
             )
-            self.penalty_ = None if importance is None else QuadraticPenalty(model, importance, strength=self.strength)
+            self.penalty_ = QuadraticPenalty(model, importance, strength=self.strength)
         return model
 
     def adjust_gradients(self, model: nn.Module) -> Tensor | None:

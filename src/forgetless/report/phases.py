@@ -28,11 +28,7 @@ from forgetless.report.wording import (
 )
 
 CELL_HEIGHT = 64
-SCALE = (
-    (0.0, "#f1f4f7"),
-    (0.5, "#8fb4d6"),
-    (1.0, "#1f5f99"),
-)  # plotly writes on it in black or white, as it reads best
+SCALE = ("#eef2f6", "#1f5f99")  # of the heat map, from worst to best, in light and dark alike
 TITLES = {"answers": "Answers to held-out questions", "loss": "Loss on held-out answers"}
 MEASURES = (
     ("average", "ACC", "mean over all targets after the last phase"),
@@ -186,27 +182,11 @@ def target_rows(record: PhasesRecord) -> list[tuple[Row, Row | None]]:
 
 def heat_map(measure: Measure, record: PhasesRecord) -> Figure:
     """Returns R as a heat map: a row after each phase, a column for each target, the own phases framed."""
-    is_grade = measure.unit is Unit.GRADE
     rows, names = [measure.base, *measure.matrix], row_names(record, measure)
-    scale = 100.0 if is_grade else 1.0
-    values = [[None if one.value is None else round(scale * one.value, 4) for one in row] for row in rows]
-    texts = [
-        [f"<b>{figure(one.value, measure.unit)}</b><br>{_bounds(one, measure.unit)}" for one in row] for row in rows
-    ]
-    known = [value for row in values for value in row if value is not None]
-    columns = [f"{label(name)}" for name in measure.phases]
-    frames = [
-        {
-            "type": "rect",
-            "x0": at - 0.5,
-            "x1": at + 0.5,
-            "y0": at + 0.5,
-            "y1": at + 1.5,
-            "line": {"color": "@ink", "width": 2},
-        }
-        for at in range(len(columns))
-    ]
-    better = "darker is better" + ("" if is_grade else ", lower is better")
+    better = "darker is better" if measure.unit is Unit.GRADE else "lower is better, and darker"
+    cells = [(x, y, one) for y, row in enumerate(rows) for x, one in enumerate(row)]
+    colours = [_colour(one, measure) for _, _, one in cells]
+    size = {"xaxis": len(measure.phases), "yaxis": len(names)}
     return Figure(
         name=f"matrix-{measure.name}",
         title=TITLES.get(measure.name, measure.name),
@@ -215,41 +195,70 @@ def heat_map(measure: Measure, record: PhasesRecord) -> Figure:
         "later phase takes away lies below the frame, what an earlier one gives lies above it.",
         data=[
             {
-                "type": "heatmap",
-                "z": values,
-                "x": list(range(len(columns))),
-                "y": list(range(len(names))),
-                "text": texts,
-                "texttemplate": "%{text}",
-                "hovertemplate": "%{text}<extra></extra>",
-                "zmin": 0 if is_grade else min(known),
-                "zmax": 100 if is_grade else max(max(known), min(known) + 1e-6),
-                "colorscale": [list(stop) for stop in SCALE],
-                "reversescale": not is_grade,
-                "showscale": False,
-                "xgap": 3,
-                "ygap": 3,
+                "type": "scatter",
+                "mode": "text",
+                "x": [x for x, _, _ in cells],
+                "y": [y for _, y, _ in cells],
+                "text": [_cell_text(one, measure.unit) for _, _, one in cells],
+                "textfont": {"color": [_ink(colour) for colour in colours]},
+                "hoverinfo": "skip",
             }
         ],
         layout=page_layout(
             height=72 + CELL_HEIGHT * len(names),
             margin={"l": 8, "r": 8, "t": 40, "b": 8},
-            xaxis=page_axis(tickvals=list(range(len(columns))), ticktext=columns, side="top", showgrid=False),
-            yaxis=page_axis(
-                tickvals=list(range(len(names))),
-                ticktext=[label(name) for name in names],
-                range=[len(names) - 0.5, -0.5],
+            xaxis=page_axis(
+                tickvals=list(range(size["xaxis"])),
+                ticktext=[label(name) for name in measure.phases],
+                range=[-0.5, size["xaxis"] - 0.5],
+                side="top",
                 showgrid=False,
             ),
-            shapes=frames,
+            yaxis=page_axis(
+                tickvals=list(range(size["yaxis"])),
+                ticktext=[label(name) for name in names],
+                range=[size["yaxis"] - 0.5, -0.5],
+                showgrid=False,
+            ),
+            # Shapes, because plotly's own heat maps are pictures, which the page's policy doesn't let in.
+            shapes=[
+                _cell_shape(x, y, colour, is_own=y == x + 1) for (x, y, _), colour in zip(cells, colours, strict=True)
+            ],
         ),
         columns=("", *measure.phases),
-        rows=[(name, *(text for text, _ in cells)) for name, cells in matrix_rows(measure, record)],
+        rows=[(name, *(text for text, _ in texts)) for name, texts in matrix_rows(measure, record)],
     )
 
 
-def _bounds(estimate: Estimate, unit: Unit) -> str:
-    return interval(estimate.low, estimate.high, unit, signed=False)
+def _cell_text(estimate: Estimate, unit: Unit) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"<b>{figure(estimate.value, unit)}</b>"
+    return f"<b>{figure(estimate.value, unit)}</b><br>{interval(estimate.low, estimate.high, unit, signed=False)}"
+
+
+def _cell_shape(x: int, y: int, colour: str, *, is_own: bool) -> dict[str, Any]:
+    edge = {"x0": x - 0.47, "x1": x + 0.47, "y0": y - 0.45, "y1": y + 0.45}
+    line = {"color": "@ink", "width": 3} if is_own else {"color": "@rule", "width": 1}
+    return {"type": "rect", **edge, "layer": "below", "fillcolor": colour, "line": line}
+
+
+def _colour(estimate: Estimate, measure: Measure) -> str:
+    """Returns the colour of a cell: of grades over the whole scale, of losses from the highest to the lowest."""
+    if estimate.value is None:
+        return SCALE[0]
+    low, high = 0.0, 1.0
+    if measure.unit is not Unit.GRADE:
+        values = [one.value for row in (measure.base, *measure.matrix) for one in row if one.value is not None]
+        low, high = max(values), min(values)
+    part = (estimate.value - low) / (high - low) if high != low else 0.5
+    ends = [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in SCALE]
+    return "#" + "".join(f"{round(start + part * (end - start)):02x}" for start, end in zip(*ends, strict=True))
+
+
+def _ink(colour: str) -> str:
+    """Returns black or white, as it reads better on a colour."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#1f2428" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
 
 
 def general_figure(record: PhasesRecord) -> Figure | None:
