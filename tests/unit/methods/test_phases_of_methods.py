@@ -82,7 +82,7 @@ def test_the_base_of_a_divergence_is_the_model_before_all_phases() -> None:
     assert asked == [1]
 
 
-def test_a_divergence_can_be_held_on_earlier_phases(tmp_path: Path) -> None:
+def test_a_divergence_can_be_held_on_earlier_phases() -> None:
     first: Any = build_model()
     assert divergence(KLToBase(data="earlier"), replace(context(), earlier=Earlier()), first) == 0.0
     later: Any = LoRA(rank=2).prepare_model(build_model(), context())  # type: ignore[arg-type]
@@ -92,11 +92,11 @@ def test_a_divergence_can_be_held_on_earlier_phases(tmp_path: Path) -> None:
 
 
 def test_the_start_of_a_phase_is_not_there_behind_an_adapter_that_goes_on() -> None:
-    with pytest.raises(ConfigError, match="set sequence.carry merge, or anchor base"):
+    with pytest.raises(ConfigError, match=r"set sequence\.carry merge, or anchor base"):
         KLToBase(anchor="start").check(in_phase(is_continued=True))
 
 
-def test_the_projection_takes_earlier_examples_and_rests_in_a_first_phase(tmp_path: Path) -> None:
+def test_the_projection_takes_earlier_examples_and_rests_in_a_first_phase() -> None:
     first = build_method(METHODS.load, {"a_gem": {"data": "earlier"}})
     first.prepare_model(build_model(), replace(context(), earlier=Earlier()))  # type: ignore[arg-type]
     assert first.adjust_gradients(build_model()) is None  # type: ignore[arg-type, func-returns-value]
