@@ -25,7 +25,7 @@ from typing import Any
 import forgetless
 from forgetless.compare.comparison import compare
 from forgetless.config import parse_config
-from forgetless.data.sources import read_examples, write_examples
+from forgetless.data.sources import write_examples
 from forgetless.evaluate.target import target_names
 from forgetless.phase_records import read_phases
 from forgetless.phases.plan import Sequel, plan_phases
@@ -35,16 +35,16 @@ from forgetless.terminal import TerminalReporter
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("FORGETLESS_BENCH_DATA", "../shared/data"))
 DOMAINS = {
-    "medical": "domain_medquad",
-    "sql": "domain_wikisql",
-    "intents": "domain_banking77",
-    "shell": "domain_nl2bash",
+    "medical": "domain_medquad/{}.jsonl",
+    "sql": "domain_wikisql/{}.jsonl",
+    "intents": "domain_banking77/{}_10intents.jsonl",
+    "shell": "domain_nl2bash/{}.jsonl",
 }
 NUM_TRAIN, NUM_TEST, STEPS, BATCH, RATE, LIMIT, MAX_TOKENS = 64, 24, 16, 4, 5e-4, 30, 256
-QUICK = {"NUM_TRAIN": 16, "NUM_TEST": 6, "STEPS": 4, "LIMIT": 6}
+QUICK = {"NUM_TRAIN": 8, "NUM_TEST": 4, "STEPS": 2, "LIMIT": 2}
 LORA: dict[str, Any] = {"lora": {"rank": 16}}
 
-# name: (methods, sequence)
+# By name: methods, and the keys of `sequence`.
 RECIPES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "plain": ([LORA], {}),
     "replay_earlier": ([LORA, {"replay": {"share": 0.25, "source": "earlier", "balance": True}}], {}),
@@ -73,8 +73,8 @@ def sequence_config(recipe: str, phases: Sequence[str], seed: int, sizes: dict[s
             {
                 "name": name,
                 "data": {
-                    "train": str(DATA / DOMAINS[name] / "train.jsonl"),
-                    "test": str(DATA / DOMAINS[name] / "dev.jsonl"),
+                    "train": str(DATA / DOMAINS[name].format("train")),
+                    "test": str(DATA / DOMAINS[name].format("dev")),
                     "max_examples": sizes["NUM_TRAIN"],
                     "max_test_examples": sizes["NUM_TEST"],
                 },
@@ -111,7 +111,7 @@ def run_joint(phases: Sequence[str], seed: int, sizes: dict[str, int], place: Pa
     train = place.with_name(f"{place.name}.train.jsonl")
     write_examples(train, [example for job in sequel.jobs for example in job.domain])
     raw = config.model_dump(mode="json") | {"phases": [], "data": {"train": str(train)}}
-    raw["data"]["test"] = str(DATA / DOMAINS[phases[0]] / "dev.jsonl")
+    raw["data"]["test"] = str(DATA / DOMAINS[phases[0]].format("dev"))
     raw["data"]["max_test_examples"] = 1  # the targets are asked below, those of all phases alike
     raw["training"] |= {"max_steps": sizes["STEPS"] * len(phases)}
     result = forgetless.run(raw, out=place, reporter=TerminalReporter())

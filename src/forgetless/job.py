@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetless.config import Config, load_config, parse_config
+from forgetless.config import Config, SequenceConfig, load_config, parse_config
 from forgetless.data.examples import Example, content_key
 from forgetless.data.sources import fingerprint_examples, read_examples
 from forgetless.errors import ConfigError, DataError
@@ -117,6 +117,11 @@ def plan(config: Config | Mapping[str, Any] | str | Path, *, earlier: Earlier | 
     config = as_config(config)
     if config.phases:
         raise ConfigError("the config has phases, and this takes a single one: `run` takes them all")
+    if earlier is None and config.sequence != SequenceConfig():
+        raise ConfigError(
+            "sequence (carry, average, keep) says how one phase follows another, and this config has no phases: leave "
+            "it out, or name phases"
+        )
     methods = [build_method(METHODS.load, spec) for spec in config.methods]
     refuse_conflicts(methods)
     micro = config.training.micro_batch_size

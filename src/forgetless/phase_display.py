@@ -23,15 +23,15 @@ WORDS = {
 }
 
 
-def matrix_table(measure: Measure, record: PhasesRecord) -> Table:
+def matrix_table(measure: Measure) -> Table:
     """Lays out R: a row after each phase, the base's first, a column for each target; own phases are bold."""
     unit = "points" if measure.unit is Unit.GRADE else "nats per token, lower is better"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{measure.name}, {unit}", title_justify="left")
     table.add_column("")
     for name in measure.phases:
         table.add_column(escape(name), justify="right")
-    after = [phase.name for phase in record.phases if phase.name in measure.phases]
-    for number, (name, cells) in enumerate(zip(["base", *after], [measure.base, *measure.matrix], strict=True)):
+    rows = [measure.base, *measure.matrix]
+    for number, (name, cells) in enumerate(zip(["base", *measure.phases], rows, strict=True)):
         shown = [_figure(cell, measure.unit) for cell in cells]
         shown = [f"[bold]{text}[/]" if column == number - 1 else text for column, text in enumerate(shown)]
         table.add_row(escape(name if not number else f"after {name}"), *shown)
@@ -89,7 +89,7 @@ def show_record(console: Console, record: PhasesRecord, *, report: Path | None =
         report: Its page, named in the last line.
     """
     for measure in record.measures:
-        console.print(matrix_table(measure, record))
+        console.print(matrix_table(measure))
     console.print(measures_table(record))
     console.print(judged_table(record))
     lines = [escape(reason) for reason in record.reasons]

@@ -102,7 +102,7 @@ def _facts(record: PhasesRecord, name: str) -> dict[str, Any]:
         "verdict": VERDICT_MARKS[record.verdict],
         "headline": headline(record),
         "level": confidence(record.alpha),
-        "measures": [(measure, measure_rows(measure), matrix_rows(measure, record)) for measure in record.measures],
+        "measures": [(measure, measure_rows(measure), matrix_rows(measure)) for measure in record.measures],
         "titles": TITLES,
         "judged": [judged_row(phase.name, phase.general, phase.earlier) for phase in record.phases],
         "targets": target_rows(record),
@@ -132,17 +132,17 @@ def cell(estimate: Estimate, unit: Unit, *, signed: bool = False) -> str:
     return f"{figure(estimate.value, unit, signed=signed)} ({shown})"
 
 
-def row_names(record: PhasesRecord, measure: Measure) -> list[str]:
+def row_names(measure: Measure) -> list[str]:
     """Returns what the rows of R are called, the base's first."""
-    return ["base", *(f"after {phase.name}" for phase in record.phases if phase.name in measure.phases)]
+    return ["base", *(f"after {name}" for name in measure.phases)]
 
 
-def matrix_rows(measure: Measure, record: PhasesRecord) -> list[tuple[str, list[tuple[str, bool]]]]:
+def matrix_rows(measure: Measure) -> list[tuple[str, list[tuple[str, bool]]]]:
     """Returns the cells of R by row, the base's first, each with whether it is the target's own phase."""
     rows = [measure.base, *measure.matrix]
     return [
         (name, [(cell(value, measure.unit), number - 1 == column) for column, value in enumerate(row)])
-        for number, (name, row) in enumerate(zip(row_names(record, measure), rows, strict=True))
+        for number, (name, row) in enumerate(zip(row_names(measure), rows, strict=True))
     ]
 
 
@@ -182,7 +182,7 @@ def target_rows(record: PhasesRecord) -> list[tuple[Row, Row | None]]:
 
 def heat_map(measure: Measure, record: PhasesRecord) -> Figure:
     """Returns R as a heat map: a row after each phase, a column for each target, the own phases framed."""
-    rows, names = [measure.base, *measure.matrix], row_names(record, measure)
+    rows, names = [measure.base, *measure.matrix], row_names(measure)
     better = "darker is better" if measure.unit is Unit.GRADE else "lower is better, and darker"
     cells = [(x, y, one) for y, row in enumerate(rows) for x, one in enumerate(row)]
     colours = [_colour(one, measure) for _, _, one in cells]
@@ -226,7 +226,7 @@ def heat_map(measure: Measure, record: PhasesRecord) -> Figure:
             ],
         ),
         columns=("", *measure.phases),
-        rows=[(name, *(text for text, _ in texts)) for name, texts in matrix_rows(measure, record)],
+        rows=[(name, *(text for text, _ in texts)) for name, texts in matrix_rows(measure)],
     )
 
 
