@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +138,30 @@ def test_a_stopped_sequence_goes_on_within_its_phase(
     assert read_phases(out / "phases.json").measures == read_phases(whole.directory / "phases.json").measures
 
 
+def test_a_killed_sequence_repeats_no_phase(config: dict[str, Any], tmp_path: Path) -> None:
+    job = first_two(config)
+    job["phases"][1]["training"] = {"max_steps": 40, "save_steps": 5}
+    path, out = tmp_path / "sequence.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(job))
+    command = [sys.executable, "-m", "forgetless.cli", "run", str(path), "--out", str(out)]
+    process = subprocess.Popen(command, env=dict(os.environ))
+    checkpoints = out / "phases" / "02-colour" / "checkpoints"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(checkpoints.glob("checkpoint-*/trainer_state.json")):
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = out / "phases" / "01-remedy" / "model" / "adapter_model.safetensors"
+    before = first.stat().st_mtime_ns
+    assert invoke("run", str(path), "--out", str(out)).exit_code in {0, 1, 3}
+    assert first.stat().st_mtime_ns == before
+    run(job, out=tmp_path / "whole")
+    resumed, whole = (place / "phases/02-colour/model/adapter_model.safetensors" for place in (out, tmp_path / "whole"))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
 def test_the_average_over_time_is_exact(config: dict[str, Any], tmp_path: Path) -> None:
     run(first_two(config, sequence={"average": "time"}), out=tmp_path / "average")
     run(first_two(config), out=tmp_path / "plain")
@@ -182,8 +212,6 @@ def test_other_adapters_are_carried_over(config: dict[str, Any], method: Any, tm
 
 
 def test_what_a_phase_starts_from_must_still_be_there(config: dict[str, Any], tmp_path: Path) -> None:
-    import shutil
-
     out = tmp_path / "out"
     run(first_two(config), out=out)
     shutil.rmtree(out / "phases" / "01-remedy" / "model")

@@ -10,6 +10,7 @@ import pytest
 
 from forgetless.config import parse_config
 from forgetless.errors import ConfigError
+from forgetless.job import plan
 from forgetless.phases.plan import plan_phases
 
 
@@ -123,3 +124,12 @@ def test_a_task_cannot_have_the_name_of_a_target(config: dict[str, Any]) -> None
 def test_what_is_no_phase_is_named(config: dict[str, Any], phases: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(config | {"phases": phases})
+
+
+def test_a_sequence_of_nothing_is_refused(config: dict[str, Any], questions: Path) -> None:
+    single = {key: value for key, value in config.items() if key != "phases"}
+    single |= {"data": {"train": str(questions)}, "sequence": {"keep": "last"}}
+    with pytest.raises(ConfigError, match=r"sequence .* this config has no phases"):
+        plan(single)
+    with pytest.raises(ConfigError, match="the config has phases"):
+        plan(config)
