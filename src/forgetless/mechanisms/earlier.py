@@ -34,7 +34,7 @@ class Earlier:
     @property
     def latest(self) -> Sequence[Example]:
         """Training examples of the phase before this one; empty in the first phase."""
-        return next(reversed(self.phases.values()), ())
+        return list(self.phases.values())[-1] if self.phases else ()
 
     def file(self, name: str) -> Path | None:
         """Returns a file that a method kept in the phase before this one; None where there is none."""

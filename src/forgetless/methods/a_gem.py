@@ -52,9 +52,9 @@ class AGEM(Method):
     def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
         """Encodes the data to keep; the model stays as it is."""
         self.num_steps_ = self.num_projections_ = 0
-        self.batches_: BatchCycle | None = None
         examples = kept_examples(context, self.data, self.num_examples) if self.strength else []
-        if examples:  # in a first phase there are no earlier ones
+        self.is_idle_ = not examples  # in a first phase there are no earlier ones
+        if not self.is_idle_:
             batches = encode_batches(
                 examples,
                 context.tokenizer,
@@ -68,7 +68,7 @@ class AGEM(Method):
         """Projects the gradient where it conflicts with that on the data to keep."""
         import torch
 
-        if self.batches_ is None:
+        if self.is_idle_:
             return
         # In step with the optimizer, so that a resumed training draws what the uninterrupted one would.
         self.batches_.restore(self.num_steps_)

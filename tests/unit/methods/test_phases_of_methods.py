@@ -99,10 +99,10 @@ def test_the_start_of_a_phase_is_not_there_behind_an_adapter_that_goes_on() -> N
 def test_the_projection_takes_earlier_examples_and_rests_in_a_first_phase() -> None:
     first = build_method(METHODS.load, {"a_gem": {"data": "earlier"}})
     first.prepare_model(build_model(), replace(context(), earlier=Earlier()))  # type: ignore[arg-type]
-    assert first.adjust_gradients(build_model()) is None  # type: ignore[arg-type, func-returns-value]
+    assert first.adjust_gradients(build_model()) is None  # type: ignore[arg-type]
     later: Any = build_method(METHODS.load, {"a_gem": {"data": "earlier"}})
     later.prepare_model(build_model(), in_phase())
-    assert later.batches_ is not None
+    assert not later.is_idle_
 
 
 def test_frozen_directions_grow_with_the_phases() -> None:
