@@ -170,7 +170,7 @@ def base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> LoadedM
     """Scores the base, and again where it is to; returns it for training, or None when nothing had to be loaded."""
     if directory.is_done("base", directory.scores("base")):
         return _noise_stage(job, directory, reporter, None)
-    loaded = load(job, job.config.model, reporter)
+    loaded = _load(job, job.config.model, reporter)
     from forgetless.models import count_parameters, hub_id
 
     facts = {
@@ -193,7 +193,7 @@ def _noise_stage(
         return loaded
     for number in range(1, settings.noise_floor + 1):
         if not directory.is_done(f"noise-{number}", directory.noise(number)):
-            loaded = loaded or load(job, job.config.model, reporter)
+            loaded = loaded or _load(job, job.config.model, reporter)
             _score_stage(job, directory, reporter, "base", loaded, repeat=number)
     return loaded
 
@@ -202,7 +202,7 @@ def tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     """Scores the artefact that was saved, read back from disk."""
     if directory.is_done("tuned", directory.scores("tuned")):
         return
-    loaded = load(job, str(directory.model), reporter, **job.load_options)
+    loaded = _load(job, str(directory.model), reporter, **job.load_options)
     _score_stage(job, directory, reporter, "tuned", loaded)
 
 
@@ -260,7 +260,12 @@ def _judge_checks(job: Job, directory: RunDirectory) -> list[CheckResult]:
     return judge_checks(_checks(job), tuned, base)
 
 
-def load(job: Job, name: str, reporter: Reporter, **options: Any) -> LoadedModel:
+def load_base(job: Job, reporter: Reporter) -> LoadedModel:
+    """Loads the model that the tuned one is judged against: in a sequence the one before all phases."""
+    return _load(job, job.base_name, reporter)
+
+
+def _load(job: Job, name: str, reporter: Reporter, **options: Any) -> LoadedModel:
     from forgetless.models import load_model
 
     config = job.config
@@ -310,7 +315,7 @@ def _prepare_context(job: Job, loaded: LoadedModel, directory: RunDirectory, rep
 def train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
     if directory.is_done("train", directory.model):
         return
-    loaded = loaded or load(job, job.config.model, reporter, **job.load_options)
+    loaded = loaded or _load(job, job.config.model, reporter, **job.load_options)
     context = _prepare_context(job, loaded, directory, reporter)
     with directory.stage("data") as facts:
         with warnings.catch_warnings(record=True) as caught:
@@ -447,7 +452,7 @@ def _explain_stage(
                     *sides,
                     models=(job.base_name, str(directory.model)),
                     tasks=job.suite,
-                    load=lambda name: load(
+                    load=lambda name: _load(
                         job, name, reporter, **(job.load_options if name == str(directory.model) else {})
                     ),
                     options=EvaluationOptions(batch_size=job.config.evaluation.batch_size),

@@ -160,7 +160,7 @@ def _started(sequel: Sequel, phases: list[RunDirectory], reporter: Reporter) -> 
         with reporter.task("Merging what the phase before left"):
             start = start_of(previous, current, sequel.config)
         base = sequel.jobs[0]
-        earlier = replace(earlier, load_base=lambda: pipeline.load(base, base.config.model, reporter))
+        earlier = replace(earlier, load_base=lambda: pipeline.load_base(base, reporter))
         job = replace(job, config=job.config.model_copy(update={"model": str(start)}))
     if options.average == "time":
         average = TimeAverage(number=number, start=start, is_continued=is_continued)
