@@ -176,10 +176,7 @@ def judge_phases(general: Comparison, earlier: Comparison | None) -> tuple[Verdi
         The verdict, and what it rests on, one sentence each.
     """
     parts = {"General skills": general} | ({} if earlier is None else {"Earlier targets": earlier})
-    reasons = [
-        f"{name}: {part.verdict.value}. {' '.join(part.reasons[:1]).removeprefix(f'{name}: ')}".strip()
-        for name, part in parts.items()
-    ]
+    reasons = [_reason(name, part) for name, part in parts.items()]
     lost = _forgotten_in_both(list(parts.values()), alpha=general.alpha)
     if lost:
         return Verdict.FAIL, [*reasons, f"Forgotten, corrected over both comparisons: {', '.join(lost)}."]
@@ -191,6 +188,11 @@ def judge_phases(general: Comparison, earlier: Comparison | None) -> tuple[Verdi
     if any(part.verdict is Verdict.FAIL for part in parts.values()):
         reasons.append("What looks forgotten in one comparison isn't beyond chance over both: more samples would tell.")
     return Verdict.INCONCLUSIVE, reasons
+
+
+def _reason(name: str, part: Comparison) -> str:
+    first = part.reasons[0].removeprefix(f"{name}: ") if part.reasons else ""
+    return f"{name}: {part.verdict.value}. {first[:1].upper()}{first[1:]}".strip()
 
 
 def _forgotten_in_both(parts: Sequence[Comparison], *, alpha: float) -> list[str]:

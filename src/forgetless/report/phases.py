@@ -183,9 +183,9 @@ def target_rows(record: PhasesRecord) -> list[tuple[Row, Row | None]]:
 def heat_map(measure: Measure, record: PhasesRecord) -> Figure:
     """Returns R as a heat map: a row after each phase, a column for each target, the own phases framed."""
     rows, names = [measure.base, *measure.matrix], row_names(measure)
-    better = "darker is better" if measure.unit is Unit.GRADE else "lower is better, and darker"
+    better = "darker is better" if measure.unit is Unit.GRADE else "lower is better, and darker within a column"
     cells = [(x, y, one) for y, row in enumerate(rows) for x, one in enumerate(row)]
-    colours = [_colour(one, measure) for _, _, one in cells]
+    colours = [_colour(one, measure, x) for x, _, one in cells]
     size = {"xaxis": len(measure.phases), "yaxis": len(names)}
     return Figure(
         name=f"matrix-{measure.name}",
@@ -242,13 +242,14 @@ def _cell_shape(x: int, y: int, colour: str, *, is_own: bool) -> dict[str, Any]:
     return {"type": "rect", **edge, "layer": "below", "fillcolor": colour, "line": line}
 
 
-def _colour(estimate: Estimate, measure: Measure) -> str:
-    """Returns the colour of a cell: of grades over the whole scale, of losses from the highest to the lowest."""
+def _colour(estimate: Estimate, measure: Measure, column: int) -> str:
+    """Returns the colour of a cell: grades over the whole scale, losses from their column's highest to its lowest."""
     if estimate.value is None:
         return SCALE[0]
     low, high = 0.0, 1.0
     if measure.unit is not Unit.GRADE:
-        values = [one.value for row in (measure.base, *measure.matrix) for one in row if one.value is not None]
+        found = [row[column].value for row in (measure.base, *measure.matrix)]
+        values = [value for value in found if value is not None]
         low, high = max(values), min(values)
     part = (estimate.value - low) / (high - low) if high != low else 0.5
     ends = [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in SCALE]
