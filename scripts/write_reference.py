@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from forgetless.config import Option, options
+from forgetless.config import Option, options, phase_options
 from forgetless.methods import METHODS
 from forgetless.methods.base import FAMILIES, Method
 
@@ -34,11 +34,21 @@ known one. Paths are relative to the directory in which the command runs. This p
 | key | flag | type | default | meaning |
 |---|---|---|---|---|
 """
+PHASES_HEAD = """
+## Keys of a phase
+
+`phases:` is a list of phases that follow one another ([many phases](../phases.md)); it has no flag. What a phase leaves
+out is as the rest of the config has it; `training` takes the keys of the training section.
+
+| key | type | meaning |
+|---|---|---|
+"""
 
 
 def config_reference() -> str:
     """Returns the page."""
-    return HEAD + "".join(_line(option) for option in options())
+    phases = [f"| `{o.key}` | {_type_name(o)} | {o.description} |\n" for o in phase_options()]
+    return HEAD + "".join(_line(option) for option in options()) + PHASES_HEAD + "".join(phases)
 
 
 def _line(option: Option) -> str:

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from forgetless.methods.rewrite import Rewrite
     from forgetless.methods.stm import STM
     from forgetless.methods.talr import TALR
-    from forgetless.pipeline import RunResult, run, train
+    from forgetless.phases.run import PhasesResult, run
+    from forgetless.pipeline import RunResult, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
     from forgetless.train.protection import protect
     from forgetless.writing import generate_replay
@@ -84,7 +85,8 @@ _HOMES = {
     "forgetless.methods.rewrite": ["Rewrite"],
     "forgetless.methods.stm": ["STM"],
     "forgetless.methods.talr": ["TALR"],
-    "forgetless.pipeline": ["RunResult", "run", "train"],
+    "forgetless.phases.run": ["PhasesResult", "run"],
+    "forgetless.pipeline": ["RunResult", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
     "forgetless.train.protection": ["protect"],
     "forgetless.writing": ["generate_replay"],
@@ -119,6 +121,7 @@ __all__ = [
     "MoFO",
     "ModelError",
     "NullSpace",
+    "PhasesResult",
     "QLoRA",
     "Replay",
     "Rewrite",

@@ -12,6 +12,7 @@ from typing import Any
 
 AUTO = "auto"
 REPLAY_SHARE = 0.3
+EARLIER_SHARE = 0.2
 FEWEST_GENERAL = 50  # below, a replay share of 0.3 repeats the same few examples many times
 SHARE_OF_MEMORY = 0.6  # what weights may take of a device, beside activations and the optimizer's state
 ADAPTER: Mapping[str, Any] = {"lora": {"rank": 16}}
@@ -52,12 +53,14 @@ class Situation:
         weight_bytes: Size of the model's weights; None = unknown.
         memory_bytes: Memory of the CUDA device; None = there is none.
         has_bitsandbytes: Whether weights can be held in 4 bits.
+        num_earlier: Examples of earlier phases, in a sequence.
     """
 
     num_general: int = 0
     weight_bytes: int | None = None
     memory_bytes: int | None = None
     has_bitsandbytes: bool = False
+    num_earlier: int = 0
 
     @property
     def is_short_of_memory(self) -> bool:
@@ -104,6 +107,13 @@ def choose_methods(situation: Situation) -> Choice:
             f"kl on your own data, its target tokens left out: {has or 'you have no general data'}, and of all that "
             f"needs none and no writing by the base this forgot least ({WITHOUT_GENERAL})"
         )
+    if situation.num_earlier:
+        share = EARLIER_SHARE if situation.num_general >= FEWEST_GENERAL else 0.0
+        own = (
+            {"share": REPLAY_SHARE, "earlier_share": share} if share else {"share": EARLIER_SHARE, "source": "earlier"}
+        )
+        methods = [spec for spec in methods if "replay" not in spec] + [{"replay": own}]
+        reasons.append("replay of earlier phases: their targets are skills to keep, and their examples are at hand")
     return Choice(methods, reasons)
 
 

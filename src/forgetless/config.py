@@ -10,12 +10,20 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from forgetless.errors import ConfigError, did_you_mean
+
+
+def _take_auto_alone(value: Any) -> Any:
+    """`methods: auto` is how people write it."""
+    return ["auto"] if value == "auto" else value
+
+
+MethodList = Annotated[list[str | dict[str, Any]], BeforeValidator(_take_auto_alone)]
 
 
 class Section(BaseModel):
@@ -108,12 +116,49 @@ class GateConfig(Section):
     )
 
 
+class PhaseData(Section):
+    """What one phase of a sequence is trained on and what is held out of it."""
+
+    train: Path = Field(description="Training examples of the phase.")
+    test: Path | None = Field(None, description="Held-out examples of the phase; default: a tenth of train.")
+    max_examples: int | None = Field(None, ge=1, description="Use only so many training examples.")
+    max_test_examples: int | None = Field(None, ge=1, description="Use only so many held-out examples.")
+
+
+class PhaseConfig(Section):
+    """One phase of a sequence; what is left out is as the top level of the config has it."""
+
+    name: str = Field(
+        min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="Letters, digits, _ and -."
+    )
+    data: PhaseData = Field(description="Data of the phase.")
+    methods: MethodList = Field(default=["auto"], description="Methods; default: those of the run.")
+    training: TrainingConfig = Field(
+        default_factory=TrainingConfig, description="Keys of training that differ from the run's."
+    )
+
+
+class SequenceConfig(Section):
+    """How one phase follows another, where there are phases."""
+
+    carry: Literal["merge", "continue"] = Field(
+        "merge",
+        description="What becomes of a phase's adapter: merged into the weights, or trained on by the next phase.",
+    )
+    average: Literal["none", "time"] = Field(
+        "none", description="time = keep the running average of the models after each phase, and go on from it."
+    )
+    keep: Literal["all", "last"] = Field(
+        "all", description="Whose weights stay on disk: those of all phases, or of the last one."
+    )
+
+
 class Config(Section):
     """A whole run."""
 
     model: str = Field("smollm2-135m-instruct", description="Alias of the embedded model, a hub id, or a directory.")
     data: DataConfig = Field(default_factory=DataConfig)
-    methods: list[str | dict[str, Any]] = Field(
+    methods: MethodList = Field(
         default=["auto"],
         description="Methods in order, each a name or a name with options; an empty list = plain full fine-tuning; "
         "auto = chosen from what you have, by the benchmark tables.",
@@ -131,17 +176,40 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is drawn.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")
+    sequence: SequenceConfig = Field(default_factory=SequenceConfig)
+    phases: list[PhaseConfig] = Field(
+        default=[], description="Phases that follow one another, each with a name and data of its own; none = one run."
+    )
 
-    @field_validator("methods", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _take_auto_alone(cls, value: Any) -> Any:
-        """`methods: auto` is how people write it."""
-        return ["auto"] if value == "auto" else value
+    def _fill_phases(cls, raw: Any) -> Any:
+        """Gives each phase what it leaves out, so that a config says of every phase what is done in it."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("phases"), list):
+            return raw
+        return raw | {"phases": [_filled(phase, raw) for phase in raw["phases"]]}
 
     @property
     def margin(self) -> float:
         """The largest drop that the verdict tolerates: the budget where there is one."""
         return self.gate.margin if self.budget is None else self.budget
+
+
+def _filled(phase: Any, raw: Mapping[str, Any]) -> Any:
+    """Returns a phase with the defaults of its run; what isn't a mapping is left to validation."""
+    if not isinstance(phase, dict):
+        return phase
+    filled = dict(phase)
+    if filled.get("methods") is None and raw.get("methods") is not None:
+        filled["methods"] = raw["methods"]
+    training, own = raw.get("training"), filled.get("training")
+    if isinstance(training, dict) and isinstance(own, dict | None):
+        filled["training"] = {k: v for k, v in training.items() if k in TrainingConfig.model_fields} | (own or {})
+    data = raw.get("data")
+    if isinstance(data, dict) and isinstance(filled.get("data"), dict):
+        shared = {key: data[key] for key in ("max_examples", "max_test_examples") if data.get(key) is not None}
+        filled["data"] = shared | {key: value for key, value in filled["data"].items() if value is not None}
+    return {key: value for key, value in filled.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -177,10 +245,19 @@ def options(section: type[Section] = Config, prefix: str = "") -> Iterator[Optio
         if isinstance(annotation, type) and issubclass(annotation, Section):
             yield from options(annotation, f"{prefix}{name}.")
             continue
+        if annotation == list[PhaseConfig]:
+            continue  # a list of sections has no flags: `phase_options` has its keys
         if typing.get_origin(annotation) is types.UnionType:
             annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
         default = field.get_default(call_default_factory=True)
         yield Option(f"{prefix}{name}", annotation, default, field.description or "")
+
+
+def phase_options() -> Iterator[Option]:
+    """Yields every key of a phase, but those of its training section, which are the run's."""
+    for option in options(PhaseConfig):
+        if not option.key.startswith("training."):
+            yield option
 
 
 def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> Config:
@@ -214,6 +291,7 @@ def _sibling_keys(place: tuple[Any, ...]) -> list[str]:
     section: type[BaseModel] = Config
     for part in place:
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        annotation = next(iter(typing.get_args(annotation)), annotation)  # of a list, what it holds
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             section = annotation
     return list(section.model_fields)

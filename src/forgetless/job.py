@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetless.automatic import AUTO, Situation, choose_methods
-from forgetless.config import Config, load_config, parse_config
+from forgetless.config import Config, SequenceConfig, load_config, parse_config
 from forgetless.data.examples import Example, content_key
 from forgetless.data.sources import fingerprint_examples, read_examples
 from forgetless.errors import ConfigError, DataError
@@ -21,6 +21,7 @@ from forgetless.tasks.base import Task, fingerprint_suite
 
 if TYPE_CHECKING:
     from forgetless.evaluate.harness_suite import HarnessSuite
+    from forgetless.mechanisms.earlier import Earlier
 
 # Adapters take about ten times the rate of full fine-tuning. Starting points, not guarantees.
 ADAPTER_RATE = 2e-4
@@ -43,6 +44,9 @@ class Job:
         reasons: Why the methods were chosen, where the config left that to us.
         warnings: What the user should know of the data.
         harness: Retention tasks of lm-evaluation-harness.
+        targets: Tasks that measure learning, made of held-out examples; in a sequence those of all phases.
+        earlier: What the earlier phases of a sequence left; None where the run is no phase.
+        base: Name of the model before all phases; None where that is the config's.
     """
 
     config: Config
@@ -55,6 +59,14 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     harness: HarnessSuite | None = None
     reasons: list[str] = field(default_factory=list)
+    targets: Sequence[Task] = ()
+    earlier: Earlier | None = None
+    base: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """The model that the tuned one is judged against, which in a later phase isn't the one that it starts from."""
+        return self.base or self.config.model
 
     def fingerprints(self) -> dict[str, str]:
         """Returns what the job depends on, by content."""
@@ -74,6 +86,7 @@ class Job:
             max_tokens=self.config.training.max_tokens,
             domain=self.domain,
             can_write=True,
+            earlier=self.earlier,
         )
 
     @property
@@ -88,11 +101,12 @@ class Job:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
+def plan(config: Config | Mapping[str, Any] | str | Path, *, earlier: Earlier | None = None) -> Job:
     """Reads and checks everything that a run needs but the model.
 
     Args:
-        config: A config, a mapping like its YAML, or the path of one.
+        config: A config, a mapping like its YAML, or the path of one; of a single phase.
+        earlier: What the earlier phases of a sequence leave, where it is a phase of one.
 
     Returns:
         The job, with its data and its suite in memory.
@@ -102,10 +116,17 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
         DataError: A data file can't be read.
     """
     from forgetless.evaluate.runner import read_suite
-    from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
+    from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS, target_tasks
 
     config = as_config(config)
-    config, reasons = resolve_methods(config)
+    if config.phases:
+        raise ConfigError("the config has phases, and this takes a single one: `run` takes them all")
+    if earlier is None and config.sequence != SequenceConfig():
+        raise ConfigError(
+            "sequence (carry, average, keep) says how one phase follows another, and this config has no phases: leave "
+            "it out, or name phases"
+        )
+    config, reasons = resolve_methods(config, earlier)
     methods = [build_method(METHODS.load, spec) for spec in config.methods]
     refuse_conflicts(methods)
     micro = config.training.micro_batch_size
@@ -120,18 +141,26 @@ def plan(config: Config | Mapping[str, Any] | str | Path) -> Job:
         raise ConfigError(f"task {min(taken)!r} has the name of the task that is made of held-out data: rename it")
     domain, test, notes = _read_data(config)
     general = [] if config.data.general is None else read_examples(config.data.general, origin="general")
-    rate = _learning_rate(config, methods)
-    job = Job(config, methods, rate, domain, test, general, suite, notes, harness, reasons=reasons)
+    job = Job(
+        config,
+        methods,
+        _learning_rate(config, methods),
+        *(domain, test, general, suite, notes, harness),
+        reasons=reasons,
+        targets=target_tasks(test),
+        earlier=earlier,
+    )
     for method in methods:
         method.check(job.context())
     return job
 
 
-def resolve_methods(config: Config) -> tuple[Config, list[str]]:
+def resolve_methods(config: Config, earlier: Earlier | None = None) -> tuple[Config, list[str]]:
     """Puts methods in the place of `auto`.
 
     Args:
         config: A config.
+        earlier: What the earlier phases of a sequence left.
 
     Returns:
         The config with its methods pinned, and why they were chosen; a config that names methods, and nothing.
@@ -152,6 +181,7 @@ def resolve_methods(config: Config) -> tuple[Config, list[str]]:
             weight_bytes=None if memory is None else size_of_weights(config.model),
             memory_bytes=memory,
             has_bitsandbytes=has_bitsandbytes(),
+            num_earlier=0 if earlier is None else sum(len(examples) for examples in earlier.phases.values()),
         )
     )
     return config.model_copy(update={"methods": choice.methods}), choice.reasons

@@ -102,7 +102,7 @@ def build_pages(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
     """Builds the pages of a run directory from what it holds.
 
     Args:
-        directory: The run directory; only its comparison.json has to be there.
+        directory: The run directory; only its comparison.json has to be there, or the phases.json of a sequence.
         names: Which pages; none = all.
 
     Returns:
@@ -112,10 +112,12 @@ def build_pages(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
         DataError: It holds no comparison, or one of its files can't be read.
         RunError: A page can't be written.
     """
-    from forgetless.report import build_report
+    from forgetless.report import build_phases_report, build_report
 
-    read_comparison(directory / "comparison.json")
+    build = build_phases_report if (directory / "phases.json").is_file() else build_report
+    if build is build_report:
+        read_comparison(directory / "comparison.json")
     try:
-        return build_report(directory, names=names)
+        return build(directory, names=names)
     except OSError as error:
         raise RunError(f"the report cannot be written into {directory} ({error.strerror})") from error

@@ -89,20 +89,16 @@ def run(
     check_budget(job)
     for text in [*(f"methods: auto chose {reason}" for reason in job.reasons), *job.warnings]:
         reporter.note(text)
-    model = _base_stage(job, directory, reporter)
-    model = _noise_stage(job, directory, reporter, model)
+    model = base_stage(job, directory, reporter)
     if job.load_options:
         model = None  # the methods want it loaded otherwise, and two would take the memory of both
         release_memory()
-    _train_stage(job, directory, reporter, model)
+    train_stage(job, directory, reporter, model)
     del model
     release_memory()
     _walk_stage(job, directory, reporter)
-    _tuned_stage(job, directory, reporter)
-    earlier = _known_attributions(directory)
-    comparison = judge(directory, job)
-    _confirm_stage(job, directory, comparison, reporter)
-    comparison = _explain_stage(job, directory, comparison, reporter, earlier=earlier)
+    tuned_stage(job, directory, reporter)
+    comparison = explained_comparison(job, directory, reporter)
     with directory.stage("report"):
         pages = build_pages(directory.path)
     return RunResult(directory.path, comparison, pages)
@@ -119,7 +115,7 @@ def train(
 ) -> Path:
     """Trains only, and returns the directory of the tuned model; takes what `run` takes."""
     directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
-    _train_stage(job, directory, reporter or Silent(), None)
+    train_stage(job, directory, reporter or Silent(), None)
     return _trained(job, directory)
 
 
@@ -132,16 +128,25 @@ def start(
     command: str = "",
 ) -> tuple[RunDirectory, Job]:
     """Plans a run and opens its directory."""
-    from forgetless.models import is_embedded, resolve_model
-
     name = name or (Path(config).stem if isinstance(config, str | Path) else "run")
     job = plan(config)
+    directory = choose_directory(job, job.identity, out=out, name=name, fresh=fresh)
+    directory.start(describe(job, directory, command), identity=job.identity, fresh=fresh)
+    return directory, job
+
+
+def choose_directory(job: Job, identity: str, *, out: str | Path | None, name: str, fresh: bool) -> RunDirectory:
+    """Returns where a run goes: `out`, or the first of runs/NAME, runs/NAME-2, ... that is free or holds this run."""
+    from forgetless.models import is_embedded, resolve_model
+
     if not is_embedded(job.config.model):
         resolve_model(job.config.model)  # a wrong path is refused before an earlier run is replaced
-    directory = (
-        RunDirectory(Path(out)) if out is not None else _free_directory(Path("runs") / name, job.identity, fresh)
-    )
-    entries = {
+    return RunDirectory(Path(out)) if out is not None else _free_directory(Path("runs") / name, identity, fresh)
+
+
+def describe(job: Job, directory: RunDirectory, command: str = "") -> dict[str, Any]:
+    """Returns what the manifest says of a job."""
+    return {
         "name": directory.path.name,
         "forgetless": version(),
         "command": command,
@@ -154,8 +159,6 @@ def start(
         "automatic": job.reasons,
         "methods": [{"name": m.name, "title": m.title, "paper": m.paper, "params": m.options()} for m in job.methods],
     }
-    directory.start(entries, identity=job.identity, fresh=fresh)
-    return directory, job
 
 
 def _free_directory(path: Path, identity: str, fresh: bool) -> RunDirectory:
@@ -168,10 +171,10 @@ def _free_directory(path: Path, identity: str, fresh: bool) -> RunDirectory:
         number += 1
 
 
-def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> LoadedModel | None:
-    """Scores the base; returns it for training, or None when nothing had to be loaded."""
+def base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> LoadedModel | None:
+    """Scores the base, and again where it is to; returns it for training, or None when nothing had to be loaded."""
     if directory.is_done("base", directory.scores("base")):
-        return None
+        return _noise_stage(job, directory, reporter, None)
     loaded = _load(job, job.config.model, reporter)
     from forgetless.models import count_parameters, hub_id
 
@@ -182,7 +185,7 @@ def _base_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> Loaded
     }
     directory.update({"model": facts, "device": str(loaded.device)})
     _score_stage(job, directory, reporter, "base", loaded)
-    return loaded
+    return _noise_stage(job, directory, reporter, loaded)
 
 
 def _noise_stage(
@@ -200,7 +203,7 @@ def _noise_stage(
     return loaded
 
 
-def _tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
+def tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     """Scores the artefact that was saved, read back from disk."""
     if directory.is_done("tuned", directory.scores("tuned")):
         return
@@ -303,6 +306,11 @@ def _judge_checks(job: Job, directory: RunDirectory) -> list[CheckResult]:
     return judge_checks(_checks(job), tuned, base)
 
 
+def load_base(job: Job, reporter: Reporter) -> LoadedModel:
+    """Loads the model that the tuned one is judged against: in a sequence the one before all phases."""
+    return _load(job, job.base_name, reporter)
+
+
 def _load(job: Job, name: str, reporter: Reporter, **options: Any) -> LoadedModel:
     from forgetless.models import load_model
 
@@ -336,7 +344,9 @@ def _prepare_context(job: Job, loaded: LoadedModel, directory: RunDirectory, rep
     # What is kept outlives the run, unless nothing is to be: then a run that was stopped still finds its own.
     kept = None if settings.cache else directory.methods
     writer = open_writer(loaded, reporter=reporter, directory=kept, batch_size=settings.batch_size)
-    if job.methods:
+    if job.earlier is not None and job.earlier.load_base is not None:  # a later phase: the base is another model
+        writer = open_writer(job.earlier.load_base, reporter=reporter, directory=kept, batch_size=settings.batch_size)
+    elif job.methods:
         _ = writer.key  # read now: an adapter that a method puts in place later would give another one at every seed
     return replace(
         job.context(),
@@ -344,11 +354,11 @@ def _prepare_context(job: Job, loaded: LoadedModel, directory: RunDirectory, rep
         model=loaded.model,
         directory=directory.methods,
         writer=writer,
-        held_out=held_out_texts([*job.suite, *_checks(job)], job.test),
+        held_out=held_out_texts([*job.suite, *_checks(job), *job.targets], job.test),
     )
 
 
-def _train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
+def train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: LoadedModel | None) -> None:
     if directory.is_done("train", _trained(job, directory)):
         return
     loaded = loaded or _load(job, job.config.model, reporter, **job.load_options)
@@ -459,6 +469,14 @@ def judge(directory: RunDirectory, job: Job) -> Comparison:
     return comparison
 
 
+def explained_comparison(job: Job, directory: RunDirectory, reporter: Reporter) -> Comparison:
+    """Judges a run, and says what kind of loss each fall looks like."""
+    earlier = _known_attributions(directory)
+    comparison = judge(directory, job)
+    _confirm_stage(job, directory, comparison, reporter)
+    return _explain_stage(job, directory, comparison, reporter, earlier=earlier)
+
+
 def _known_attributions(directory: RunDirectory) -> list[Attribution]:
     """Returns what an earlier start of the run found out about its losses."""
     is_known = directory.is_done("explain", directory.comparison)
@@ -485,7 +503,7 @@ def _explain_stage(
                 comparison = explain_by_asking(
                     comparison,
                     *sides,
-                    models=(job.config.model, str(directory.model)),
+                    models=(job.base_name, str(directory.model)),
                     tasks=job.suite,
                     load=lambda name: _load(
                         job, name, reporter, **(job.load_options if name == str(directory.model) else {})

@@ -20,9 +20,9 @@ from forgetless.records import SCHEMA, Comparison, SampleScore, write_scores
 _FILES = (
     *("mixture.jsonl", "base.scores.jsonl", "tuned.scores.jsonl", "train.jsonl", "comparison.json", "curve.json"),
     *("base.checks.scores.jsonl", "tuned.checks.scores.jsonl", "checks.json"),
-    *("report.html", "report.md", "junit.xml", "MODEL_CARD.md"),
+    *("report.html", "report.md", "junit.xml", "MODEL_CARD.md", "phases.json"),
 )
-_DIRECTORIES = ("model", "trained", "selection", "methods", "model.part", "trained.part", "checkpoints")
+_DIRECTORIES = ("model", "trained", "selection", "methods", "model.part", "trained.part", "checkpoints", "phases")
 _OPENING = b'{"schema": '  # of every JSON line that forgetless writes
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
+    from forgetless.phase_records import PhasesRecord
     from forgetless.records import Comparison
 
 console = Console()
@@ -47,3 +48,13 @@ def show_result(comparison: Comparison, *, as_json: bool, directory: Path | None
         return
     page = directory / "report.html" if directory is not None else None
     show_comparison(console, comparison, report=page)
+
+
+def show_phases(record: PhasesRecord, *, as_json: bool, directory: Path) -> None:
+    """Prints what a sequence came to, as JSON or as tables that end with where its page is."""
+    from forgetless.phase_display import show_record
+
+    if as_json:
+        print(record.to_json(), end="")
+        return
+    show_record(console, record, report=directory / "report.html")

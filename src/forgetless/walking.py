@@ -20,7 +20,7 @@ from forgetless.config import GateConfig
 from forgetless.curve import Curve, CurvePoint, Point
 from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.runner import EvaluationOptions, evaluate
-from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS, target_tasks
+from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
 from forgetless.progress import Reporter
 from forgetless.records import Comparison, Role, SampleScore, Status, read_scores
 from forgetless.repair.search import choose, walk_line
@@ -220,12 +220,12 @@ def check_budget(job: Job) -> None:
 def tasks_of(job: Job, *, side: str) -> list[Task]:
     """Returns what a side is asked in a run: with a budget, the artefact is asked the confirmation half only."""
     if job.config.budget is None or side == "base":
-        return [*job.suite, *target_tasks(job.test)]
+        return [*job.suite, *job.targets]
     return _halves(job)[1]
 
 
 def _halves(job: Job) -> tuple[list[Task], list[Task]]:
-    return split_in_halves([*job.suite, *target_tasks(job.test)], seed=job.config.seed)
+    return split_in_halves([*job.suite, *job.targets], seed=job.config.seed)
 
 
 def keep_selection(job: Job, directory: RunDirectory, scores: Sequence[SampleScore]) -> list[SampleScore]:
@@ -275,7 +275,7 @@ def save_best_point(
     # The held-out loss is enough to see what a point has learned; free answers would double the time.
     tasks = [task for task in _halves(job)[0] if task.name != TARGET_ANSWERS]
     asked = {task.name for task in tasks}
-    path, moved = open_path(loaded, config.model, load=load)
+    path, moved = open_path(loaded, job.base_name, load=load)
     curve = walk(
         path,
         moved,

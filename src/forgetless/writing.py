@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
 from forgetless.mechanisms.overlap import WINDOW_WORDS, split_words
 from forgetless.mechanisms.self_replay import ReplaySettings, Yield, write_replay
-from forgetless.mechanisms.writer import KeptTexts, Writer
+from forgetless.mechanisms.writer import KeptTexts, Prompt, Text, Writer
 from forgetless.models import cache_directory
 from forgetless.progress import Reporter, Silent
 from forgetless.tasks.base import Task, load_suite
@@ -69,12 +69,16 @@ def generate_replay(
 
 
 def open_writer(
-    loaded: LoadedModel, *, reporter: Reporter, directory: Path | None = None, batch_size: int = 64
+    loaded: LoadedModel | Callable[[], LoadedModel],
+    *,
+    reporter: Reporter,
+    directory: Path | None = None,
+    batch_size: int = 64,
 ) -> Writer:
-    """Returns a loaded model as a writer that keeps its texts.
+    """Returns a model as a writer that keeps its texts.
 
     Args:
-        loaded: The base.
+        loaded: The base; or what loads it, where it isn't to stay in memory.
         reporter: Where to tell how far it is.
         directory: Where texts are kept; None = forgetless's cache directory.
         batch_size: Texts that are written together.
@@ -84,8 +88,45 @@ def open_writer(
     """
     from forgetless.evaluate.writer import ModelWriter
 
-    writer = ModelWriter(loaded, batch_size=batch_size, show=lambda: reporter.task("The base writes"))
+    def open_model(model: LoadedModel) -> Writer:
+        return ModelWriter(model, batch_size=batch_size, show=lambda: reporter.task("The base writes"))
+
+    writer = LateWriter(lambda: open_model(loaded())) if callable(loaded) else open_model(loaded)
     return KeptTexts(writer, directory or cache_directory() / "texts")
+
+
+class LateWriter:
+    """A model as a writer that is loaded where it has to write, and let go afterwards.
+
+    Args:
+        load: Loads the model and returns it as a writer.
+    """
+
+    def __init__(self, load: Callable[[], Writer]) -> None:
+        self._load = load
+        self._known: tuple[str, str, str] | None = None
+
+    @property
+    def key(self) -> str:
+        return self._facts()[0]
+
+    @property
+    def chat_prefix(self) -> str:
+        return self._facts()[1]
+
+    @property
+    def chat_end(self) -> str:
+        return self._facts()[2]
+
+    def _facts(self) -> tuple[str, str, str]:
+        if self._known is None:
+            writer = self._load()
+            self._known = (writer.key, writer.chat_prefix, writer.chat_end)
+        return self._known
+
+    def write(self, prompts: Sequence[Prompt], **options: Any) -> list[Text]:
+        """Writes one text for each prompt; takes what `Writer.write` takes."""
+        return self._load().write(prompts, **options) if prompts else []
 
 
 def held_out_texts(tasks: Iterable[Task], examples: Iterable[Example]) -> list[str]:

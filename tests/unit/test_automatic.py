@@ -45,6 +45,12 @@ def test_what_a_user_has_decides() -> None:
         ["lora", "kl"],
         ["qlora", "kl"],
     ]
+    later = [choose_methods(Situation(num_general=num, num_earlier=9)) for num in (0, 500)]
+    assert [names(choice) for choice in later] == [["lora", "kl", "replay"], ["lora", "replay"]]
+    assert [choice.methods[-1] for choice in later] == [
+        {"replay": {"share": 0.2, "source": "earlier"}},
+        {"replay": {"share": 0.3, "earlier_share": 0.2}},
+    ]
     assert "10 general examples are too few" in choose_methods(SITUATIONS[1]).reasons[1]
 
 

@@ -15,10 +15,11 @@ from forgetless.data.sources import read_examples
 from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate import writer as model_writer
 from forgetless.mechanisms.self_replay import ReplaySettings
+from forgetless.models import LoadedModel
 from forgetless.progress import Silent
 from forgetless.tasks.base import Task
 from forgetless.tasks.spec import TaskSpec
-from forgetless.writing import generate_replay, held_out_texts
+from forgetless.writing import LateWriter, generate_replay, held_out_texts, open_writer
 from writers import stub_writer
 
 
@@ -88,3 +89,23 @@ def test_prompts_texts_and_long_answers_are_held_out() -> None:
     assert texts(made) == ["Q: Pick", "A text", "Why?", long, "Hello"]
     conversation = Example(messages=(Message("system", "Be kind"), Message("user", "Who?"), Message("assistant", "I.")))
     assert texts(examples=[Example(text="Plain"), conversation]) == ["Plain", "Who?", "I."]
+
+
+def test_a_late_writer_loads_to_write_and_keeps_nothing_in_memory(tmp_path: Path) -> None:
+    loads: list[int] = []
+
+    def load() -> LoadedModel:
+        loads.append(1)
+        return LoadedModel(build_model(), build_tokenizer(), "tiny", "tiny")  # type: ignore[arg-type]
+
+    late = open_writer(load, reporter=Silent(), directory=tmp_path)
+    at_once = open_writer(load(), reporter=Silent(), directory=tmp_path / "other")
+    loads.clear()
+    assert (late.key, late.chat_prefix, late.chat_end) == (at_once.key, at_once.chat_prefix, at_once.chat_end)
+    assert loads == [1]
+    prompts = ["Water", "Fire"]
+    assert late.write(prompts, max_tokens=3) == at_once.write(prompts, max_tokens=3)
+    assert loads == [1, 1]
+    assert late.write(prompts, max_tokens=3) == at_once.write(prompts, max_tokens=3)
+    assert loads == [1, 1]  # what was written before is kept
+    assert LateWriter(lambda: at_once).write([], max_tokens=3) == []

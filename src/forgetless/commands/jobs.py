@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from forgetless.flags import ConfigFile, Fresh, JsonFlag, OutDirectory, read_job
-from forgetless.terminal import TerminalReporter, command_line, console, show_result
+from forgetless.terminal import TerminalReporter, command_line, console, show_phases, show_result
 
 
 def run(
@@ -19,17 +19,18 @@ def run(
     fresh: Fresh = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """The main job: score the base, tune it, score the tuned model, judge, report.
+    """The main job: score the base, tune it, score the tuned model, judge, report; each phase of a sequence.
 
     A run that was stopped goes on where it was when it is started again.
 
     [dim]forgetless run examples/drug_qa/safe.yaml[/dim]
     [dim]forgetless run --model DIR --data my.jsonl --margin 0.02[/dim]
     """
-    from forgetless import pipeline
+    from forgetless.phases.run import PhasesResult
+    from forgetless.phases.run import run as run_job
 
     job = read_job(config, overrides)
-    result = pipeline.run(
+    result = run_job(
         job,
         out=out,
         name=config.stem if config is not None else "run",
@@ -37,7 +38,10 @@ def run(
         reporter=TerminalReporter(),
         command=command_line(),
     )
-    show_result(result.comparison, as_json=as_json, directory=result.directory)
+    if isinstance(result, PhasesResult):
+        show_phases(result.record, as_json=as_json, directory=result.directory)
+    else:
+        show_result(result.comparison, as_json=as_json, directory=result.directory)
     raise typer.Exit(result.exit_code)
 
 

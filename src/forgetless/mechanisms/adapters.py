@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetless.errors import ConfigError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _NEUTRAL_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 # Of these kinds of adapter it is known that they keep the base's weights beside their own.
 _KINDS = ("LORA", "OSF")
+_SCALE_KEYS = ("lora_alpha", "use_rslora", "use_dora")
 _ADAPTER_PARTS = ("lora_", "osf_", "modules_to_save", "trainable_tokens_")
 
 
@@ -50,6 +52,35 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
             raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
     assert_base_frozen(adapted)
     return adapted
+
+
+def take_adapter(model: nn.Module, directory: Path, *, method: str) -> None:
+    """Puts the weights of a saved adapter into the one that a model carries.
+
+    Args:
+        model: A `peft.PeftModel` with a fresh adapter.
+        directory: Where an adapter of the same kind and sizes was saved.
+        method: Name of the method that asks, for messages.
+
+    Raises:
+        ConfigError: The saved adapter is of another kind, size or scale, or on other modules.
+    """
+    import json
+
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    adapter: Any = model
+    config = adapter.peft_config["default"]
+    saved_config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    saved, own = load_file(directory / "adapter_model.safetensors"), get_peft_model_state_dict(adapter)
+    is_alike = saved.keys() == own.keys() and all(saved[name].shape == own[name].shape for name in own)
+    if not is_alike or any(saved_config.get(key) != getattr(config, key) for key in _SCALE_KEYS):
+        raise ConfigError(
+            f"method {method!r} can't train the adapter of {directory.parent.name} on: that one has another rank, "
+            "scale, variant or target_modules; give all phases the same, or set sequence.carry merge"
+        )
+    set_peft_model_state_dict(adapter, saved)
 
 
 def lora_layers(model: nn.Module) -> dict[str, Any]:

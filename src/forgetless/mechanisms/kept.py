@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from forgetless.methods.base import Context
 
 KeptData = Literal["auto", "general", "self"]
+KeptOrEarlier = Literal["auto", "general", "self", "earlier"]
 
 
-def check_kept(context: Context, source: KeptData, method: str) -> None:
+def check_kept(context: Context, source: KeptOrEarlier, method: str) -> None:
     """Refuses a method whose data to keep the job lacks, before anything is loaded.
 
     Args:
@@ -22,8 +23,16 @@ def check_kept(context: Context, source: KeptData, method: str) -> None:
         method: Its name, for the message.
 
     Raises:
-        ConfigError: The job has no general examples, and nothing that could write some.
+        ConfigError: The job has no general examples, and nothing that could write some; or it is no phase of a sequence
+            and has no earlier ones.
     """
+    if source == "earlier":
+        if context.earlier is None:
+            raise ConfigError(
+                f"method {method!r} is to take examples of earlier phases (earlier), and this run has none: "
+                "name phases in the config, or take general or self"
+            )
+        return
     if source == "general" and not context.general:
         raise ConfigError(f"method {method!r} needs general examples: set data.general (--general FILE)")
     if not context.general and not context.can_write:
@@ -33,16 +42,17 @@ def check_kept(context: Context, source: KeptData, method: str) -> None:
         )
 
 
-def kept_examples(context: Context, source: KeptData, num: int) -> list[Example]:
+def kept_examples(context: Context, source: KeptOrEarlier, num: int) -> list[Example]:
     """Returns examples of what must be kept.
 
     Args:
         context: The job.
-        source: "general" = the user's, "self" = written by the base, "auto" = the user's where there are some.
+        source: "general" = the user's, "self" = written by the base, "auto" = the user's where there are some;
+            "earlier" = those of all earlier phases, drawn in equal parts.
         num: How many at most; a seeded draw where there are more.
 
     Returns:
-        The examples, fewer than `num` where there are no more.
+        The examples, fewer than `num` where there are no more; none where "earlier" is asked for in a first phase.
 
     Raises:
         ConfigError: There are none of that kind.
@@ -50,12 +60,32 @@ def kept_examples(context: Context, source: KeptData, num: int) -> list[Example]
     """
     import numpy as np
 
+    from forgetless.data.reservoir import fill_reservoir
+
+    if source == "earlier":
+        phases = {} if context.earlier is None else context.earlier.phases
+        return fill_reservoir(phases, size=num, seed=context.seed, is_balanced=True)
     if source == "self" or (source == "auto" and not context.general):
         return _written_examples(context, num)
     if not context.general:
         raise ConfigError("there are no general examples: set data.general (--general FILE)")
     order = np.random.default_rng(context.seed).permutation(len(context.general))
     return [context.general[index] for index in order[:num]]
+
+
+def is_first_of_earlier(context: Context, source: KeptOrEarlier) -> bool:
+    """Whether only earlier phases are to be kept, and this is the first: nothing is there to keep."""
+    return source == "earlier" and (context.earlier is None or not context.earlier.phases)
+
+
+def with_earlier(examples: list[Example], context: Context, num: int) -> list[Example]:
+    """Returns examples to keep and, in a sequence, as many of each earlier phase, at most `num`."""
+    from forgetless.data.reservoir import fill_reservoir
+
+    if context.earlier is None or not context.earlier.phases:
+        return examples
+    size = num * len(context.earlier.phases)
+    return [*examples, *fill_reservoir(context.earlier.phases, size=size, seed=context.seed, is_balanced=True)]
 
 
 def _written_examples(context: Context, num: int) -> list[Example]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from forgetless.data.reservoir import fill_reservoir
 from forgetless.data.sources import fingerprint_examples
 from forgetless.errors import ConfigError, DataError
 from forgetless.mechanisms.batches import encode_batches
 from forgetless.mechanisms.fisher import Importance, estimate_fisher, estimate_sensitivity, load_fisher, save_fisher
-from forgetless.mechanisms.kept import KeptData, kept_examples
+from forgetless.mechanisms.kept import KeptOrEarlier, kept_examples
 from forgetless.mechanisms.weight_change import base_name, measured_parameters
 from forgetless.models import num_positions
 from forgetless.weights import fingerprint_weights, hash_file
@@ -21,6 +22,7 @@ from forgetless.weights import fingerprint_weights, hash_file
 if TYPE_CHECKING:
     from torch import nn
 
+    from forgetless.data.examples import Example
     from forgetless.methods.base import Context
 
 Kind = Literal["sampled", "empirical", "mas"]
@@ -33,13 +35,16 @@ def estimate_kept_importance(
     *,
     name: str,
     kind: Kind,
-    data: KeptData,
+    data: KeptOrEarlier,
     num_sequences: int,
     dtype: Literal["float32", "bfloat16"],
     previous: Path | None = None,
     decay: float = 1.0,
 ) -> Importance:
     """Estimates importances on the data to keep, added to those of an earlier phase; reuses what is there already.
+
+    In a sequence each phase but the first takes them on the examples of the phase before it, at the weights that that
+    one ended with, and adds what that phase had gathered.
 
     Args:
         model: The model at the weights that will be the anchor.
@@ -49,7 +54,7 @@ def estimate_kept_importance(
         data: Where the data to keep comes from.
         num_sequences: How many sequences at most.
         dtype: In which precision the result is kept.
-        previous: What an earlier phase has left: its `NAME.safetensors`.
+        previous: What an earlier phase has left: its `NAME.safetensors`. In a sequence that is found.
         decay: What the earlier phase's importances are multiplied by.
 
     Returns:
@@ -61,7 +66,9 @@ def estimate_kept_importance(
     """
     if context.tokenizer is None:
         raise ConfigError(f"method {name!r} encodes data to keep and needs a tokenizer: pass one in the context")
-    examples = kept_examples(context, data, num_sequences)
+    examples = _examples(context, data, num_sequences)
+    if previous is None and context.earlier is not None:
+        previous = context.earlier.file(f"{name}.safetensors")
     longest = min(context.max_tokens, num_positions(model))
     earlier = None if previous is None else load_fisher(previous)
     facts: list[Any] = [
@@ -88,6 +95,13 @@ def estimate_kept_importance(
     if path is not None:
         save_fisher(found, path, key=key)
     return found
+
+
+def _examples(context: Context, data: KeptOrEarlier, num: int) -> list[Example]:
+    if context.earlier is None or not context.earlier.phases:
+        return kept_examples(context, data, num)
+    latest = {"": context.earlier.latest}
+    return fill_reservoir(latest, size=num, seed=context.seed, is_balanced=True)
 
 
 def _known(path: Path, key: str) -> Importance | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from forgetless.mechanisms.batches import BatchCycle, encode_batches
-from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples
+from forgetless.mechanisms.kept import KeptOrEarlier, check_kept, kept_examples
 from forgetless.methods.base import Context, Method, method_options
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ class AGEM(Method):
     strength: float = Field(
         default=1.0, ge=0, le=1, description="Part of the conflict that is taken out, in [0, 1]; 0 = nothing."
     )
-    data: KeptData = Field(default="auto", description="Data to keep: general, self (the base writes it), or auto.")
+    data: KeptOrEarlier = Field(
+        default="auto",
+        description="Data to keep: general, self (the base writes it), auto, or earlier (the phases before this one).",
+    )
     num_examples: int = Field(default=256, ge=1, description="Most examples of data to keep.")
     batch_size: int = Field(default=8, ge=1, description="Examples of data to keep in the batch of a step.")
 
@@ -49,9 +52,11 @@ class AGEM(Method):
     def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
         """Encodes the data to keep; the model stays as it is."""
         self.num_steps_ = self.num_projections_ = 0
-        if self.strength:
+        examples = kept_examples(context, self.data, self.num_examples) if self.strength else []
+        self.is_idle_ = not examples  # in a first phase there are no earlier ones
+        if not self.is_idle_:
             batches = encode_batches(
-                kept_examples(context, self.data, self.num_examples),
+                examples,
                 context.tokenizer,
                 max_tokens=context.max_tokens,
                 batch_size=self.batch_size,
@@ -63,7 +68,7 @@ class AGEM(Method):
         """Projects the gradient where it conflicts with that on the data to keep."""
         import torch
 
-        if not self.strength:
+        if self.is_idle_:
             return
         # In step with the optimizer, so that a resumed training draws what the uninterrupted one would.
         self.batches_.restore(self.num_steps_)

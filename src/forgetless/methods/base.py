@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from forgetless.data.encoding import Encoded
     from forgetless.data.examples import Example
+    from forgetless.mechanisms.earlier import Earlier
     from forgetless.mechanisms.writer import Writer
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Context:
         can_write: Whether there will be a writer once the base is loaded.
         held_out: Texts that no example may overlap with: the evaluation's samples, held-out examples.
         notes: Where a method says what the user should know of what it prepared, one sentence each.
+        earlier: What the earlier phases of a sequence left; None where the job is no phase.
     """
 
     seed: int = 0
@@ -71,6 +73,7 @@ class Context:
     can_write: bool = False
     held_out: Sequence[str] = ()
     notes: list[str] = dataclasses.field(default_factory=list)
+    earlier: Earlier | None = None
 
 
 class Step(Protocol):
@@ -128,6 +131,7 @@ class Method:
         refuses: Claims that no other method may hold beside this one.
         learning_rate: Peak rate where the config names none; None = that of the kind of tuning.
         needs_whole_weights: Whether a process must hold whole weights, as it does under DDP and not under FSDP.
+        can_continue: Whether its adapter can be trained on in the next phase of a sequence.
     """
 
     name: ClassVar[str]
@@ -141,6 +145,7 @@ class Method:
     refuses: ClassVar[frozenset[str]] = frozenset()
     learning_rate: ClassVar[float | None] = None
     needs_whole_weights: ClassVar[bool] = False
+    can_continue: ClassVar[bool] = False
 
     def check(self, context: Context) -> None:
         """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from forgetless.data.encoding import encode_examples
 from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import add_adapter, lora_layers, refuse_quantised
-from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples
+from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples, with_earlier
 from forgetless.mechanisms.moments import gather_moments, in_float64
 from forgetless.methods.base import Context, Method, method_options
 
@@ -47,7 +47,9 @@ class CorDA(Method):
     data: KeptData = Field(
         default="auto", description="Data to keep: general, self (the base writes it), auto = general where there is."
     )
-    num_sequences: int = Field(default=256, ge=1, description="Examples of the data to keep, at most.")
+    num_sequences: int = Field(
+        default=256, ge=1, description="Examples of the data to keep, at most; as many of each earlier phase."
+    )
     target_modules: str | list[str] = Field(default="all-linear", description="Module names, or all-linear.")
 
     def check(self, context: Context) -> None:
@@ -71,6 +73,7 @@ class CorDA(Method):
 
         refuse_quantised(model, self.name)
         examples = kept_examples(context, self.data, self.num_sequences)
+        examples = with_earlier(examples, context, self.num_sequences)
         sequences = encode_examples(examples, context.tokenizer, max_tokens=context.max_tokens)
         scale = 2.0 if self.alpha is None else self.alpha / self.rank
         config = LoraConfig(

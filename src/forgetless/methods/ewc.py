@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetless.mechanisms.kept import KeptData, check_kept
+from forgetless.mechanisms.kept import KeptOrEarlier, check_kept, is_first_of_earlier
 from forgetless.methods.base import Context, Method, method_options
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class EWC(Method):
     Zheng et al. 2026).
 
     With `previous`, F <- gamma F_previous + F (online EWC, Schwarz et al. 2018) and the anchor is the start of
-    this phase.
+    this phase. In a sequence of phases that is what happens by itself: F_previous is what the phase before gathered,
+    and F is taken on that phase's examples, at the weights that it ended with.
 
     Departs from the paper: sequences stand where the paper has samples; labels are drawn given the data's prefix; the
     penalty's gradient is added in closed form before clipping.
@@ -44,8 +45,10 @@ class EWC(Method):
         default="sampled", description="Draw labels from the model (the Fisher), or take the data's own."
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision that F is kept in.")
-    data: KeptData = Field(
-        default="auto", description="What to keep: general examples, self-generated ones, or whichever there are."
+    data: KeptOrEarlier = Field(
+        default="auto",
+        description="What to keep: general examples, self-generated ones, or whichever there are; earlier = in a "
+        "sequence, earlier phases alone.",
     )
     previous: str | None = Field(
         default=None, description="ewc.safetensors of an earlier phase: its Fisher is added (online EWC)."
@@ -69,7 +72,7 @@ class EWC(Method):
         from forgetless.mechanisms.quadratic import QuadraticPenalty
 
         self.penalty_: QuadraticPenalty | None = None
-        if self.strength:
+        if self.strength and not is_first_of_earlier(context, self.data):
             fisher = estimate_kept_importance(
                 model,
                 context,

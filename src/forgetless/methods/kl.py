@@ -41,9 +41,14 @@ class KLToBase(Method):
     cost: ClassVar[str] = "a forward and backward pass over one kept batch per step, and the base's forward pass"
 
     strength: float = Field(default=1.0, ge=0, description="Weight of the divergence; 0 = plain fine-tuning.")
-    data: Literal["auto", "general", "self", "domain"] = Field(
+    data: Literal["auto", "general", "self", "domain", "earlier"] = Field(
         default="auto",
-        description="Where the base is held: general examples, self-written ones, or domain (the training data).",
+        description="Where the base is held: general examples, self-written ones, domain (the training data), or, in a "
+        "sequence, earlier (examples of earlier phases).",
+    )
+    anchor: Literal["base", "start"] = Field(
+        default="base",
+        description="In a sequence: the model before all phases, or the one that the phase starts from.",
     )
     num_examples: int = Field(default=128, ge=1, description="Kept examples, at most.")
     batch_size: int = Field(default=4, ge=1, description="Kept examples per optimizer step.")
@@ -61,6 +66,11 @@ class KLToBase(Method):
         """Raises `ConfigError` when there is neither general data nor a base that could write some."""
         if self.strength and self.data != "domain":
             check_kept(context, self.data, self.name)
+        if self.anchor == "start" and context.earlier is not None and context.earlier.is_continued:
+            raise ConfigError(
+                "method 'kl', option 'anchor': with sequence.carry continue, what stands behind the adapter is the "
+                "model before all phases: set sequence.carry merge, or anchor base"
+            )
 
     def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
         """Draws the data to keep, and asks the base about it where the base won't be there later.
@@ -80,18 +90,27 @@ class KLToBase(Method):
         from forgetless.mechanisms.batches import BatchCycle, pad_batch
         from forgetless.mechanisms.reference import Reference, refuse_unknown
 
-        if not self.strength:
+        self.is_idle_ = not self.strength
+        if self.is_idle_:
             return model
         sequences = context.sequences
         padding = getattr(context.tokenizer, "pad_token_id", None)
         self.cycle_: BatchCycle | None = None
         if self.data != "domain":
             examples = kept_examples(context, self.data, self.num_examples)
+            self.is_idle_ = not examples  # in a first phase there are no earlier ones
+            if self.is_idle_:
+                return model
             sequences = encode_examples(examples, context.tokenizer, max_tokens=context.max_tokens)
             groups = [sequences[at : at + self.batch_size] for at in range(0, len(sequences), self.batch_size)]
             self.cycle_ = BatchCycle([pad_batch(group, padding=padding) for group in groups], context.seed)
         self.reference_: Reference = Reference(top_k=self.top_k, directory=context.directory)
         self.last_step_ = -1
+        earlier = context.earlier
+        if self.anchor == "base" and earlier is not None and earlier.load_base is not None:
+            # Behind the adapter stands what earlier phases have made of the base: it is asked itself, then let go.
+            self.reference_.ask(earlier.load_base().model, sequences, padding=padding)
+            return model
         if self.reference == "adapter" and not is_base_behind_adapter(model):
             raise ConfigError(
                 "method 'kl', option 'reference': the base does not stand behind an adapter here: put an adapter such "
@@ -109,7 +128,7 @@ class KLToBase(Method):
 
         from forgetless.mechanisms.logits import supervised_logits
 
-        if not self.strength:
+        if self.is_idle_:
             return None
         if self.cycle_ is None:
             divergences = self._divergences(step.model, step.inputs, step.supervised_logits)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from forgetless.errors import ConfigError
-from forgetless.mechanisms.adapters import add_adapter
+from forgetless.mechanisms.adapters import add_adapter, take_adapter
 from forgetless.methods.base import Context, Method, method_options
 from forgetless.quantised import lacks_four_bits
 
@@ -32,6 +32,7 @@ class LoRA(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.09685"
     cost: ClassVar[str] = "adapter and its optimizer state only; one extra pair of small products per layer"
     claims: ClassVar[frozenset[str]] = frozenset({"the adapter"})
+    can_continue: ClassVar[bool] = True
 
     rank: int = Field(default=16, ge=1, description="Rank of the update of each matrix.")
     alpha: float | None = Field(
@@ -59,6 +60,8 @@ class LoRA(Method):
     def prepare_model(self, model: nn.Module, context: Context) -> nn.Module:
         """Adds the adapter; its random start comes from the run's seed and leaves the global generator as it was.
 
+        In a sequence that trains its adapter on, it starts as the phase before left it.
+
         Args:
             model: A model without an adapter; its weights are kept and frozen.
             context: The job; its seed is used.
@@ -71,7 +74,10 @@ class LoRA(Method):
         """
         from peft import LoraConfig
 
-        return add_adapter(model, LoraConfig(**self.peft_options()), method=self.name, seed=context.seed)
+        adapted = add_adapter(model, LoraConfig(**self.peft_options()), method=self.name, seed=context.seed)
+        if context.earlier is not None and context.earlier.adapter is not None:
+            take_adapter(adapted, context.earlier.adapter, method=self.name)
+        return adapted
 
 
 @method_options

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from forgetless.mechanisms.kept import KeptData, check_kept
+from forgetless.mechanisms.kept import KeptOrEarlier, check_kept, is_first_of_earlier
 from forgetless.methods.base import Context, Method, method_options
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ class MAS(Method):
     strength: float = Field(default=1e-3, ge=0, description="Factor of the penalty; 0 is plain fine-tuning.")
     num_sequences: int = Field(default=128, ge=1, description="Sequences that the importance is a mean over.")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision that Omega is kept in.")
-    data: KeptData = Field(
-        default="auto", description="What to keep: general examples, self-generated ones, or whichever there are."
+    data: KeptOrEarlier = Field(
+        default="auto",
+        description="What to keep: general examples, self-generated ones, or whichever there are; earlier = in a "
+        "sequence, earlier phases alone.",
     )
 
     def check(self, context: Context) -> None:
@@ -54,7 +56,7 @@ class MAS(Method):
         from forgetless.mechanisms.quadratic import QuadraticPenalty
 
         self.penalty_: QuadraticPenalty | None = None
-        if self.strength:
+        if self.strength and not is_first_of_earlier(context, self.data):
             importance = estimate_kept_importance(
                 model,
                 context,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from forgetless.data.encoding import encode_examples
 from forgetless.mechanisms.adapters import add_adapter, lora_layers
-from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples
+from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples, with_earlier
 from forgetless.mechanisms.moments import InputMoments, gather_moments, in_float64
 from forgetless.methods.base import Context, Method, method_options
 
@@ -22,6 +22,7 @@ class NullSpace(Method):
 
     A X is nearly 0, so B A X is, whatever B becomes: on the data to keep each adapted layer hardly changes, as long as
     its input is the base's. With B = 0 the start is the base, and with the adapter off it is the base, bit for bit.
+    In a sequence of phases the examples of all earlier ones are data to keep too, so that what is protected grows.
 
     Departs from the paper (Tang et al. 2025, the variant with frozen down-projections): W stays as it is, where the
     paper moves a part of it into B A and freezes the rest; A holds the directions themselves, the paper's A spans the
@@ -45,7 +46,9 @@ class NullSpace(Method):
     data: KeptData = Field(
         default="auto", description="Data to keep: general, self (the base writes it), auto = general where there is."
     )
-    num_sequences: int = Field(default=256, ge=1, description="Examples of the data to keep, at most.")
+    num_sequences: int = Field(
+        default=256, ge=1, description="Examples of the data to keep, at most; as many of each earlier phase."
+    )
     target_modules: str | list[str] = Field(default="all-linear", description="Module names, or all-linear.")
 
     def check(self, context: Context) -> None:
@@ -68,6 +71,7 @@ class NullSpace(Method):
         from peft import LoraConfig
 
         examples = kept_examples(context, self.data, self.num_sequences)
+        examples = with_earlier(examples, context, self.num_sequences)
         sequences = encode_examples(examples, context.tokenizer, max_tokens=context.max_tokens)
         config = LoraConfig(
             r=self.rank,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+LARGEST_SHARE = 0.95  # of what stays frozen after many phases: something must be left to train
+
+
 @method_options
 class OSF(Method):
     """W = U_h S_h V_h + U_l S_l V_l: strong singular directions stay, weak ones are trained (Nayak et al. 2025).
@@ -23,8 +26,8 @@ class OSF(Method):
     same.
 
     Departs from the paper: one share for all matrices, where the paper gives more frozen directions to layers that
-    change their input little. Departs from PEFT: it projects gradients only, of which Adam's rescaling turns about a
-    fifth back into the frozen directions.
+    change their input little; in a sequence of phases the share grows by a fixed step. Departs from PEFT: it projects
+    gradients only, of which Adam's rescaling turns about a fifth back into the frozen directions.
     """
 
     name: ClassVar[str] = "osf"
@@ -41,6 +44,9 @@ class OSF(Method):
 
     frozen_share: float = Field(
         default=0.5, gt=0, lt=1, description="Share of each matrix's singular directions that stay, the strongest ones."
+    )
+    growth: float = Field(
+        default=0.1, ge=0, lt=1, description="In a sequence: how much each phase adds to frozen_share, up to 0.95."
     )
     target_modules: str | list[str] = Field(default="all-linear", description="Module names, or all-linear.")
 
@@ -61,7 +67,10 @@ class OSF(Method):
         from peft import OSFConfig
 
         refuse_quantised(model, self.name)
-        config = OSFConfig(effective_rank=self.frozen_share, target_modules=self.target_modules, task_type="CAUSAL_LM")
+        share = self.frozen_share
+        if context.earlier is not None:
+            share = max(share, min(LARGEST_SHARE, share + self.growth * len(context.earlier.phases)))
+        config = OSFConfig(effective_rank=share, target_modules=self.target_modules, task_type="CAUSAL_LM")
         adapted: Any = add_adapter(model, config, method=self.name, seed=context.seed)
         for layer in _layers(adapted):
             _keep_full_precision(layer)

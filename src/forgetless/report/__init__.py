@@ -8,6 +8,7 @@ html.py         report.html, one file that needs no network
 markdown.py     report.md, short enough for a pull-request comment
 junit.py        junit.xml, for continuous integration
 model_card.py   MODEL_CARD.md, to publish beside the weights
+phases.py       both pages of a sequence of phases
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from forgetless.report.html import render_html
 from forgetless.report.junit import render_junit
 from forgetless.report.markdown import render_markdown
 from forgetless.report.model_card import render_model_card
+from forgetless.report.phases import build_phases_report
 
 __all__ = [
     "Evidence",
+    "build_phases_report",
     "build_report",
     "read_evidence",
     "render_html",

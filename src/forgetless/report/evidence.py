@@ -90,7 +90,7 @@ def read_evidence(directory: Path) -> Evidence:
     """
     comparison = read_comparison(directory / "comparison.json")
     missing = [name for name in OPTIONAL_FILES if not (directory / name).is_file()]
-    manifest = {} if "manifest.json" in missing else _read_manifest(directory / "manifest.json")
+    manifest = {} if "manifest.json" in missing else read_manifest(directory / "manifest.json")
     return Evidence(
         name=str(manifest.get("name") or directory.resolve().name),
         comparison=comparison,
@@ -115,7 +115,8 @@ def _method(raw: Mapping[str, Any]) -> UsedMethod:
     )
 
 
-def _read_manifest(path: Path) -> Mapping[str, Any]:
+def read_manifest(path: Path) -> Mapping[str, Any]:
+    """Reads a manifest; raises `DataError` where it isn't one."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

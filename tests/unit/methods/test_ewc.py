@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from conftest import build_model
+from forgetless.data.encoding import encode_examples
+from forgetless.data.examples import Example
 from forgetless.errors import ConfigError
+from forgetless.mechanisms.earlier import Earlier
+from forgetless.mechanisms.fisher import load_fisher
 from forgetless.mechanisms.kept_importance import estimate_kept_importance
 from forgetless.mechanisms.quadratic import QuadraticPenalty
 from forgetless.mechanisms.weight_change import low_rank_updates
@@ -134,3 +140,67 @@ def test_it_needs_data_to_keep() -> None:
     with pytest.raises(ConfigError, match="needs data that stands for what is to be kept"):
         EWC().check(Context())
     EWC(strength=0).check(Context())
+
+
+class Bigrams(nn.Module):
+    """A linear language model: the logits after a token are that token's row of one matrix."""
+
+    def __init__(self, size: int = 258) -> None:
+        super().__init__()
+        self.rows = nn.Embedding(size, size)
+        nn.init.zeros_(self.rows.weight)
+
+    def forward(self, input_ids: Tensor, **_: Any) -> Any:
+        return SimpleNamespace(logits=self.rows(input_ids))
+
+
+def fisher_by_hand(weight: Tensor, examples: Sequence[Example], tokenizer: Any) -> Tensor:
+    """The mean over sequences of the squared gradient of the log-likelihood of their own labels, row by row."""
+    total = torch.zeros_like(weight)
+    for sequence in encode_examples(examples, tokenizer, max_tokens=64):
+        gradient = torch.zeros_like(weight)
+        for token, label in zip(sequence.input_ids[:-1], sequence.labels[1:], strict=True):
+            if label != -100:
+                gradient[token] -= weight[token].softmax(-1)
+                gradient[token, label] += 1
+        total += gradient.square()
+    return total / len(examples)
+
+
+def test_penalties_of_earlier_phases_add_up_as_a_hand_computation_says(tmp_path: Path) -> None:
+    phases = {
+        name: [Example(text=f"{name} {number}") for number in range(num)] for name, num in (("one", 3), ("two", 2))
+    }
+    method = EWC(strength=4.0, gamma=0.5, labels="empirical", data="earlier")
+    job = replace(context(), general=[])
+    model, generator = Bigrams(), torch.Generator().manual_seed(0)
+    expected = torch.zeros_like(model.rows.weight)
+    states = [Earlier(), Earlier({"one": phases["one"]}, directory=tmp_path / "1")]
+    states.append(Earlier(phases, directory=tmp_path / "2"))
+    for number, state in enumerate(states, start=1):
+        anchor = model.rows.weight.detach().clone()
+        method.prepare_model(model, replace(job, earlier=state, directory=tmp_path / str(number)))
+        if state.phases:
+            expected = 0.5 * expected + fisher_by_hand(anchor, state.latest, job.tokenizer)
+        model.rows.weight.data += 0.1 * torch.randn(anchor.shape, generator=generator)
+        model.rows.weight.grad = torch.zeros_like(anchor)
+        value = method.adjust_gradients(model)
+        moved = model.rows.weight.detach() - anchor
+        assert (value is None) == (number == 1)  # in a first phase nothing earlier is to be kept
+        if value is not None:
+            assert float(value) == pytest.approx(2.0 * float((expected * moved.square()).sum()), rel=1e-4)
+            torch.testing.assert_close(model.rows.weight.grad, 4.0 * expected * moved, rtol=1e-4, atol=1e-7)
+    assert expected.max() > 0.1
+    assert (tmp_path / "3" / "ewc.safetensors").is_file()
+
+
+def test_general_data_are_the_first_task_of_a_sequence(tmp_path: Path) -> None:
+    phases = {"one": [Example(text=f"one {number}") for number in range(3)]}
+    job, model = context(), Bigrams()
+    EWC(labels="empirical").prepare_model(model, replace(job, earlier=Earlier(), directory=tmp_path / "1"))
+    state = Earlier(phases, directory=tmp_path / "1")
+    EWC(labels="empirical").prepare_model(model, replace(job, earlier=state, directory=tmp_path / "2"))
+    found = load_fisher(tmp_path / "2" / "ewc.safetensors")["rows.weight"]
+    weight = model.rows.weight.detach()
+    both = fisher_by_hand(weight, job.general, job.tokenizer) + fisher_by_hand(weight, phases["one"], job.tokenizer)
+    torch.testing.assert_close(found, both, rtol=1e-4, atol=1e-7)

@@ -13,6 +13,7 @@ from forgetless.data.encoding import count_answer_tokens, encode_example
 from forgetless.data.examples import Example, Message
 from forgetless.data.mixing import ReplayRepeats
 from forgetless.errors import ConfigError
+from forgetless.mechanisms.earlier import Earlier
 from forgetless.methods.base import Context
 from forgetless.methods.replay import Replay
 from training import DOMAIN, context
@@ -140,3 +141,60 @@ def test_the_base_writes_once_where_its_tokens_are_enough(requests: list[tuple[s
     short = [Example(text=f"{number}") for number in range(16)]
     Replay(share=0.2, by="tokens").prepare_data(short, replace(context(), general=()))
     assert len(requests) == 1
+
+
+def in_phase(*sizes: int) -> Context:
+    phases = {
+        f"phase-{number}": [Example(text=f"Old {number}: thing {row} was said.") for row in range(size)]
+        for number, size in enumerate(sizes)
+    }
+    return replace(context(), earlier=Earlier(phases=phases))
+
+
+def test_the_share_of_earlier_phases_is_exact() -> None:
+    mixture = Replay(share=0.2, source="earlier").prepare_data(DOMAIN, in_phase(30, 10))
+    assert Counter(example.origin for example in mixture) == {"domain": 16, "earlier": 4}
+    assert Counter(e.metadata["phase"] for e in mixture if e.origin == "earlier") == {"phase-0": 3, "phase-1": 1}
+
+
+def test_phases_can_be_drawn_from_alike() -> None:
+    method = Replay(share=0.5, source="earlier", reservoir=20, balance=True)
+    mixture = method.prepare_data(DOMAIN, in_phase(30, 10))
+    assert Counter(e.metadata["phase"] for e in mixture if e.origin == "earlier") == {"phase-0": 8, "phase-1": 8}
+
+
+def test_two_sources_have_their_shares_of_one_mixture() -> None:
+    job = replace(in_phase(30, 10), general=[Example(text=f"Fact {n}.", origin="general") for n in range(40)])
+    mixture = Replay(share=0.25, earlier_share=0.25).prepare_data(DOMAIN, job)
+    assert Counter(example.origin for example in mixture) == {"domain": 16, "general": 8, "earlier": 8}
+
+
+def test_a_first_phase_has_nothing_earlier_to_replay() -> None:
+    assert Replay(share=0.2, source="earlier").prepare_data(DOMAIN, in_phase()) is DOMAIN
+    mixture = Replay(share=0.2, earlier_share=0.5).prepare_data(DOMAIN, in_phase())
+    assert Counter(example.origin for example in mixture) == {"domain": 16, "general": 4}
+
+
+def test_the_bound_of_the_reservoir_holds() -> None:
+    method = Replay(share=0.5, source="earlier", reservoir=4)
+    with pytest.warns(ReplayRepeats, match="there are 4"):
+        mixture = method.prepare_data(DOMAIN, in_phase(30, 10))
+    assert len({example.text for example in mixture if example.origin == "earlier"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": 0.2, "source": "earlier", "earlier_share": 0.1}, "drop earlier_share"),
+        ({"share": 0.6, "earlier_share": 0.4}, "share 0.6 and earlier_share 0.4 leave nothing"),
+    ],
+)
+def test_shares_that_make_no_mixture_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Replay(**options).check(in_phase(3))
+
+
+@pytest.mark.parametrize("options", [{"source": "earlier"}, {"earlier_share": 0.1}])
+def test_earlier_examples_need_phases(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="this run has none: name phases"):
+        Replay(**options).check(context())
