@@ -4,6 +4,7 @@
     scores  = forgetless.evaluate(model, suite="core")
     verdict = forgetless.compare(base_scores, tuned_scores, margin=0.03)
     trainer = forgetless.protect(trainer, [...])
+    trainer.add_callback(forgetless.RetentionMonitor(general="general.jsonl", budget=0.05, policy="stop"))
 
 Names are imported when they are first used, so that `import forgetless` costs nothing.
 """
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from forgetless.methods.talr import TALR
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+    from forgetless.train.monitor import RetentionMonitor
     from forgetless.train.protection import protect
     from forgetless.writing import generate_replay
 
@@ -84,6 +86,7 @@ _HOMES = {
     "forgetless.methods.talr": ["TALR"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
+    "forgetless.train.monitor": ["RetentionMonitor"],
     "forgetless.train.protection": ["protect"],
     "forgetless.writing": ["generate_replay"],
 }
@@ -119,6 +122,7 @@ __all__ = [
     "NullSpace",
     "QLoRA",
     "Replay",
+    "RetentionMonitor",
     "Rewrite",
     "Role",
     "Row",

@@ -127,6 +127,7 @@ class Method:
         requires: Claims that another method, or the model as it is given, must hold.
         refuses: Claims that no other method may hold beside this one.
         learning_rate: Peak rate where the config names none; None = that of the kind of tuning.
+        adjustable: Option that holds the model more firmly when it is raised, even during training; empty = none.
     """
 
     name: ClassVar[str]
@@ -139,6 +140,7 @@ class Method:
     requires: ClassVar[frozenset[str]] = frozenset()
     refuses: ClassVar[frozenset[str]] = frozenset()
     learning_rate: ClassVar[float | None] = None
+    adjustable: ClassVar[str] = ""
 
     def check(self, context: Context) -> None:
         """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""
