@@ -220,14 +220,14 @@ class RetentionMonitor(TrainerCallback, ExportableState):
                 break
         if len(found) < FEWEST_EXAMPLES:
             raise ConfigError(
-                f"{len(found)} of {len(self.examples)} general examples have an answer within {self.max_tokens} tokens, "
+                f"{len(found)} of {len(self.examples)} general examples have an answer within {self.max_tokens} tokens "
                 f"and the retention monitor needs {FEWEST_EXAMPLES}: give it more of them, or raise its max_tokens"
             )
         self.pace.limit = len(found)
         return Probe(found, padding=getattr(tokenizer, "pad_token_id", None))
 
     def _ask_base(self, args: Any, state: Any, kwargs: dict[str, Any], moment: Moment) -> None:
-        """Asks the base about a few examples where it stays at hand, about all that looks will take where it doesn't."""
+        """Asks the base about a few examples where it stays at hand, about all that are needed where it doesn't."""
         assert self._probe is not None
         path = moment.directory / "base.safetensors"
         is_at_hand = is_base_behind_adapter(moment.model)
@@ -323,8 +323,8 @@ class RetentionMonitor(TrainerCallback, ExportableState):
             return
         self._said_pace = True
         self._say(
-            f"the retention monitor looks at {pace.num_examples} of {wanted} examples every {pace.every} steps, so that "
-            f"it takes no more than about {pace.max_share:.0%} of the training time",
+            f"the retention monitor looks at {pace.num_examples} of {wanted} examples every {pace.every} steps, so "
+            f"that it takes no more than about {pace.max_share:.0%} of the training time",
             state.is_world_process_zero,
         )
 
@@ -391,7 +391,7 @@ def _from_main(value: Any) -> Any:
 
 
 def _calling_handler() -> CallbackHandler | None:
-    """Returns the handler that is calling: transformers gives a callback no other way to what the trainer reports to."""
+    """Returns the handler that is calling: a callback has no other way to what the trainer reports to."""
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")

@@ -1,4 +1,4 @@
-"""How much looking a training can afford: looks are made smaller, then rarer, so that they cost a share of it at most."""
+"""How much looking a training can afford: looks are made smaller, then rarer, to cost a share of it at most."""
 
 from __future__ import annotations
 
