@@ -371,13 +371,13 @@ def _refuse_out_of_bounds(*, budget: float, every: int, num_examples: int, alpha
 
 def _tokens_per_step(args: Any, loader: Any, *, default: float) -> float:
     """Returns about how many tokens an optimizer step has in this process, from the first rows of the data."""
-    dataset = getattr(loader, "dataset", None)
+    dataset: Any = getattr(loader, "dataset", None)
     lengths: list[int] = []
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         rows = [dataset[index] for index in range(min(len(dataset), _SAMPLED_ROWS))]
         lengths = [len(row["input_ids"]) for row in rows if hasattr(row, "keys") and "input_ids" in row]
     mean = sum(lengths) / len(lengths) if lengths else default
-    return mean * args.train_batch_size * args.gradient_accumulation_steps
+    return float(mean * args.train_batch_size * args.gradient_accumulation_steps)
 
 
 def _from_main(value: Any) -> Any:
