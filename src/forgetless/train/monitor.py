@@ -176,6 +176,8 @@ class RetentionMonitor(TrainerCallback, ExportableState):
         self._spent_alpha = known["spent_alpha"]
         self.pace.restore(known["pace"])
         self.policy.restore(known["policy"])
+        if self.policy.ends_training and self.looks and self.looks[-1].status == OVER:
+            self.pace.last_step = -self.pace.every  # looks again after the next step, under the budget of now
 
     def summary(self) -> dict[str, Any]:
         """Returns what a manifest says of the monitor."""

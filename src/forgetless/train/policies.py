@@ -59,6 +59,7 @@ class Warn:
     """Says so, once for each time that the budget is crossed."""
 
     name = "warn"
+    ends_training = False
 
     def __init__(self, *, describe: Callable[[Look], str], budget: float, methods: Sequence[Method] = ()) -> None:
         self.describe, self.budget = describe, budget
@@ -105,12 +106,15 @@ class Warn:
         """Goes on from what a checkpoint kept."""
         for name in self.state():
             setattr(self, name, state[name])
+        if self.ends_training:
+            self.is_over = False  # whoever goes on with a training that was ended has it ended again
 
 
 class Stop(Warn):
     """Ends the training, and leaves the weights as they are."""
 
     name = "stop"
+    ends_training = True
 
     def cross(self, look: Look, moment: Moment) -> None:
         moment.control.should_training_stop = True
@@ -122,6 +126,7 @@ class Rollback(Warn):
     """Ends the training, and goes back to the weights of the last look within the budget."""
 
     name = "rollback"
+    ends_training = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
