@@ -254,8 +254,8 @@ def test_generators_and_modes_are_left_as_they_were(tmp_path: Path) -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.inner: Any = build_model()
-            self.config = self.inner.config
+            inner: Any = build_model()
+            self.inner, self.config = inner, inner.config
 
         def forward(self, input_ids: Any, labels: Any = None, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
             torch.rand(1)
