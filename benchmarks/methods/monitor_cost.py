@@ -81,7 +81,7 @@ def main() -> None:
     results: dict[str, Any] = {"threads": torch.get_num_threads(), "processors": os.cpu_count()}
     for name, adapter, share in (("LoRA", True, 0.05), ("LoRA, no limit", True, 1.0), ("full", False, 0.05)):
         results[name] = measure(steps=arguments.steps, every=10, adapter=adapter, max_share=share)
-        print(json.dumps({name: results[name]}, indent=1))
+        print(json.dumps({name: results[name]}, indent=1), flush=True)
         arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

@@ -42,6 +42,13 @@ def test_the_script_runs(tiny_directory: Path, tmp_path: Path, monkeypatch: pyte
     assert [record["step"] for record in names["trainer"].state.log_history if "retention/kl" in record] == [2]
 
 
+def test_the_cost_is_what_was_measured() -> None:
+    results = json.loads((ROOT / "benchmarks" / "methods" / "monitor_cost.json").read_text(encoding="utf-8"))["LoRA"]
+    (look,) = results["looks"]
+    assert f"one look of {look['examples']} examples, at the end" in TEXT
+    assert f"{results['share']:.1%}".replace("%", " %") in TEXT
+
+
 def test_the_config_is_one(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
     (tmp_path / "config.yaml").write_text(block, encoding="utf-8")

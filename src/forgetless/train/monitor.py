@@ -321,12 +321,14 @@ class RetentionMonitor(TrainerCallback, ExportableState):
         """Says once that looks are smaller or rarer than was asked for."""
         assert self._probe is not None
         wanted, pace = min(self.num_examples, len(self._probe.sequences)), self.pace
-        if self._said_pace or (pace.num_examples >= wanted and pace.every <= pace.wanted_every):
+        is_rarer = state.global_step - pace.last_step > pace.wanted_every
+        if self._said_pace or (pace.num_examples >= wanted and not is_rarer):
             return
         self._said_pace = True
+        rarer = f", less often than every {pace.wanted_every} steps" if is_rarer else ""
         self._say(
-            f"the retention monitor looks at {pace.num_examples} of {wanted} examples every {pace.every} steps, so "
-            f"that it takes no more than about {pace.max_share:.0%} of the training time",
+            f"the retention monitor looks at {pace.num_examples} of {wanted} examples{rarer}, so that it takes no more "
+            f"than about {pace.max_share:.0%} of the training time",
             state.is_world_process_zero,
         )
 

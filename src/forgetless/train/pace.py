@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 FEWEST_EXAMPLES = 8  # of a look: with fewer, looks are made rarer instead
+PLANNED_PART = 0.9  # of what is allowed: clocks are noisy, and the last look is always taken
 PASSES_OF_A_STEP = 3.0  # forward passes that a training step costs, as long as none was timed
 
 
@@ -107,7 +108,7 @@ class Pace:
         """
         self.every = self.wanted_every
         per_token = self._probe_seconds / max(self._probe_tokens, 1.0)
-        allowed = self.max_share * self.trained_seconds / step * max_steps - self.spent_seconds
+        allowed = PLANNED_PART * self.max_share * self.trained_seconds / step * max_steps - self.spent_seconds
 
         def cost(num: int) -> float:
             new = max(num_tokens(num) - num_tokens(num_asked), 0)
