@@ -4,6 +4,7 @@
     scores  = forgetless.evaluate(model, suite="core")
     verdict = forgetless.compare(base_scores, tuned_scores, margin=0.03)
     trainer = forgetless.protect(trainer, [...])
+    trainer.add_callback(forgetless.RetentionMonitor(general="general.jsonl", budget=0.05, policy="stop"))
 
 Names are imported when they are first used, so that `import forgetless` costs nothing.
 """
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from forgetless.phases.run import PhasesResult, run
     from forgetless.pipeline import RunResult, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+    from forgetless.train.monitor import RetentionMonitor
     from forgetless.train.protection import protect
     from forgetless.writing import generate_replay
 
@@ -88,6 +90,7 @@ _HOMES = {
     "forgetless.phases.run": ["PhasesResult", "run"],
     "forgetless.pipeline": ["RunResult", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
+    "forgetless.train.monitor": ["RetentionMonitor"],
     "forgetless.train.protection": ["protect"],
     "forgetless.writing": ["generate_replay"],
 }
@@ -124,6 +127,7 @@ __all__ = [
     "PhasesResult",
     "QLoRA",
     "Replay",
+    "RetentionMonitor",
     "Rewrite",
     "Role",
     "Row",

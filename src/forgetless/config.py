@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from forgetless.errors import ConfigError, did_you_mean
 
@@ -153,6 +153,35 @@ class SequenceConfig(Section):
     )
 
 
+class MonitorConfig(Section):
+    """What is watched while training goes on, and what is done about it."""
+
+    policy: Literal["auto", "off", "warn", "stop", "rollback", "adapt"] = Field(
+        "auto",
+        description="What is done when training goes beyond the monitor's budget; auto = warn where there are general "
+        "examples, else off.",
+    )
+    budget: float = Field(0.05, gt=0, description="Largest rise of the measure that is tolerated, in nats per token.")
+    measure: Literal["kl", "cross_entropy"] = Field(
+        "kl", description="What has that budget: KL(base || model), or the rise of the cross-entropy of the answers."
+    )
+    every: int = Field(20, ge=1, description="Optimizer steps from one look at the general examples to the next.")
+    num_examples: int = Field(64, ge=8, description="General examples of a look, at most.")
+    data: Literal["auto", "general", "self"] = Field(
+        "auto",
+        description="Whose examples: general = the user's, self = the base's own, auto = general if any.",
+    )
+    max_share: float = Field(
+        0.05, gt=0, le=1, description="Largest share of the training time for looks; 1 = no limit."
+    )
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _read_off(cls, value: Any) -> Any:
+        """Takes YAML's bare `off`, which it reads as false."""
+        return "off" if value is False else value
+
+
 class Config(Section):
     """A whole run."""
 
@@ -164,6 +193,7 @@ class Config(Section):
         "auto = chosen from what you have, by the benchmark tables.",
     )
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    monitor: MonitorConfig = Field(default_factory=MonitorConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
     budget: float | None = Field(
@@ -235,7 +265,17 @@ class Option:
 
 
 # Keys whose last part is taken by another section, or that users know by another name.
-FLAG_NAMES = {"evaluation.batch_size": "eval_batch_size", "methods": "method"}
+FLAG_NAMES = {
+    "evaluation.batch_size": "eval_batch_size",
+    "methods": "method",
+    "monitor.policy": "monitor",
+    "monitor.budget": "monitor_budget",
+    "monitor.measure": "monitor_measure",
+    "monitor.every": "monitor_every",
+    "monitor.num_examples": "monitor_examples",
+    "monitor.data": "monitor_data",
+    "monitor.max_share": "monitor_share",
+}
 
 
 def options(section: type[Section] = Config, prefix: str = "") -> Iterator[Option]:

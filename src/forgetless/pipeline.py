@@ -19,6 +19,7 @@ from forgetless.harness_stage import ask_harness, load_harness
 from forgetless.job import Job, plan
 from forgetless.judging import build_pages
 from forgetless.methods.base import Context
+from forgetless.monitor_stage import facts_of, open_monitor
 from forgetless.progress import Reporter, Silent
 from forgetless.records import (
     Attribution,
@@ -375,7 +376,7 @@ def train_stage(job: Job, directory: RunDirectory, reporter: Reporter, loaded: L
         reporter.note(note)
     context.notes.clear()
     with directory.stage("train") as facts, reporter.task("Training") as progress:
-        facts |= _fit(job, directory, loaded, mixture, context, progress)
+        facts |= _fit(job, directory, loaded, mixture, context, progress, reporter)
         facts["notes"] = list(context.notes)
     for note in context.notes:
         reporter.note(note)
@@ -402,6 +403,7 @@ def _fit(
     mixture: Sequence[Example],
     context: Context,
     progress: Any,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Trains, saves the model, and returns what the manifest says of it."""
     from forgetless.data.encoding import encode_examples
@@ -412,6 +414,8 @@ def _fit(
     longest = min(config.training.max_tokens, num_positions(loaded.model))
     sequences = encode_examples(mixture, loaded.tokenizer, max_tokens=longest)
     context = replace(context, sequences=sequences)
+    log = directory.path / "train.jsonl"
+    monitor = open_monitor(job, mixture, context, log=log, reporter=reporter)  # while the base can still write
     model = loaded.model
     for method in job.methods:
         model = method.prepare_model(model, context)
@@ -431,6 +435,7 @@ def _fit(
         seed=config.seed,
         directory=directory.path,
         progress=progress,
+        callbacks=[] if monitor is None else [monitor],
     )
     save_model(trained, loaded.tokenizer, _trained(job, directory))
     remove_checkpoints(directory.path)
@@ -440,6 +445,7 @@ def _fit(
         "num_sequences": len(sequences),
         "num_dropped": len(mixture) - len(sequences),
         "num_truncated": sum(sequence.num_truncated > 0 for sequence in sequences),
+        **facts_of(monitor),
     }
 
 

@@ -132,6 +132,7 @@ class Method:
         learning_rate: Peak rate where the config names none; None = that of the kind of tuning.
         needs_whole_weights: Whether a process must hold whole weights, as it does under DDP and not under FSDP.
         can_continue: Whether its adapter can be trained on in the next phase of a sequence.
+        adjustable: Option that holds the model more firmly when it is raised, even during training; empty = none.
     """
 
     name: ClassVar[str]
@@ -146,6 +147,7 @@ class Method:
     learning_rate: ClassVar[float | None] = None
     needs_whole_weights: ClassVar[bool] = False
     can_continue: ClassVar[bool] = False
+    adjustable: ClassVar[str] = ""
 
     def check(self, context: Context) -> None:
         """Raises `ConfigError` when the job lacks what the method needs; called before anything is loaded."""

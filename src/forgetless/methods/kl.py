@@ -39,6 +39,7 @@ class KLToBase(Method):
     paper: ClassVar[str] = "https://arxiv.org/abs/1606.09282"
     needs: ClassVar[str] = "general data, or the base writes its own; none with data: domain"
     cost: ClassVar[str] = "a forward and backward pass over one kept batch per step, and the base's forward pass"
+    adjustable: ClassVar[str] = "strength"
 
     strength: float = Field(default=1.0, ge=0, description="Weight of the divergence; 0 = plain fine-tuning.")
     data: Literal["auto", "general", "self", "domain", "earlier"] = Field(

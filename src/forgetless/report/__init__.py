@@ -4,6 +4,7 @@ evidence.py     what the directory holds, as one frozen record
 flips.py        the samples whose grade changed
 wording.py      every number, symbol and sentence that the four pages share
 figures.py      plotly figures, each with the table that says the same
+monitoring.py   what the retention monitor saw while training went on
 html.py         report.html, one file that needs no network
 markdown.py     report.md, short enough for a pull-request comment
 junit.py        junit.xml, for continuous integration

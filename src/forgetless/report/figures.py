@@ -247,12 +247,11 @@ def page_layout(**settings: Any) -> dict[str, Any]:
 
 
 def training_curves(evidence: Evidence) -> list[Figure]:
-    """Returns loss, penalties, probe and learning rate over the steps, as far as the training log holds them."""
+    """Returns loss, penalties and learning rate over the steps, as far as the training log holds them."""
     wanted = (
         ("loss", "Training loss", "Training loss per logged step."),
         ("penalties", "Penalties", "Each penalty that a method added to the loss, by name."),
         ("shares", "Shares of the gradient", "Norm of each penalty's gradient over the sum of all norms, from 0 to 1."),
-        ("retention_probe", "Retention probe", "General tasks probed while training went on."),
         ("learning_rate", "Learning rate", "Learning rate per logged step."),
     )
     curves = (_curve(evidence.training_log, key, title=title, caption=caption) for key, title, caption in wanted)
@@ -265,7 +264,7 @@ def _curve(log: Sequence[Mapping[str, Any]], key: str, *, title: str, caption: s
         return None
     data = [_line(name, points, number) for number, (name, points) in enumerate(series.items())]
     steps = sorted({step for points in series.values() for step, _ in points})
-    shown = _evenly(steps, MAX_TABLE_ROWS)
+    shown = spread_evenly(steps, MAX_TABLE_ROWS)
     by_step = {name: dict(points) for name, points in series.items()}
     return Figure(
         name=f"curve-{key.replace('_', '-')}",
@@ -281,7 +280,7 @@ def _curve(log: Sequence[Mapping[str, Any]], key: str, *, title: str, caption: s
             yaxis=page_axis(exponentformat="e"),
         ),
         columns=("Step", *series),
-        rows=[(str(step), *(_plain(by_step[name].get(step)) for name in series)) for step in shown],
+        rows=[(str(step), *(plain_number(by_step[name].get(step)) for name in series)) for step in shown],
         note=f"{len(shown)} of {len(steps):,} logged steps." if len(shown) < len(steps) else "",
     )
 
@@ -303,7 +302,7 @@ def _named(value: object, key: str) -> Iterator[tuple[str, float]]:
 
 
 def _line(name: str, points: Sequence[tuple[int, float]], number: int) -> dict[str, Any]:
-    kept = _evenly(points, MAX_POINTS)
+    kept = spread_evenly(points, MAX_POINTS)
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(kept) <= 60 else "lines",
@@ -316,12 +315,13 @@ def _line(name: str, points: Sequence[tuple[int, float]], number: int) -> dict[s
     }
 
 
-def _evenly(items: Sequence[T], limit: int) -> list[T]:
+def spread_evenly(items: Sequence[T], limit: int) -> list[T]:
     """Returns at most `limit` items, the first and the last among them."""
     if len(items) <= limit:
         return list(items)
     return [items[round(index * (len(items) - 1) / (limit - 1))] for index in range(limit)]
 
 
-def _plain(value: float | None) -> str:
+def plain_number(value: float | None) -> str:
+    """Returns a number for a table, with four digits that count."""
     return NONE if value is None else f"{value:.4g}"

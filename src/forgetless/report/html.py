@@ -22,6 +22,7 @@ from forgetless.report.environment import environment
 from forgetless.report.evidence import Evidence
 from forgetless.report.figures import forest, training_curves
 from forgetless.report.flips import changed_samples, excerpt_length
+from forgetless.report.monitoring import monitor_sentence, retention_curve
 from forgetless.report.wording import (
     VERDICT_MARKS,
     data_facts,
@@ -63,6 +64,7 @@ def render_html(evidence: Evidence) -> str:
     library = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
     own = files("forgetless.report").joinpath("templates/page.js.j2").read_text(encoding="utf-8")
     style = files("forgetless.report").joinpath("templates/style.css.j2").read_text(encoding="utf-8")
+    retention = retention_curve(evidence)
     forests = [plot for unit in Unit if (plot := forest(evidence, unit)) is not None]
     return env.get_template("report.html.j2").render(
         evidence=evidence,
@@ -77,7 +79,8 @@ def render_html(evidence: Evidence) -> str:
         headline=headline(comparison),
         num_lost_checks=len(lost_checks(comparison)),
         forests=forests,
-        curves=training_curves(evidence),
+        curves=[*([] if retention is None else [retention]), *training_curves(evidence)],
+        monitor=monitor_sentence(evidence),
         curve=evidence.curve,
         budget_chart=None if evidence.curve is None else budget_figure(evidence.curve),
         changed=changed,
