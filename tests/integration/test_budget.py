@@ -86,7 +86,7 @@ def test_a_run_with_a_budget_is_taken_up_where_it_stopped(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_tuned_stage", stop)
+        patch.setattr(pipeline, "tuned_stage", stop)
         assert invoke(*flags).exit_code == 130
     before = (tmp_path / "out/curve.json").stat().st_mtime_ns
     assert json.loads((tmp_path / "out/manifest.json").read_text())["stages"]["walk"]["state"] == "done"

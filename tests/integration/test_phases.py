@@ -17,13 +17,13 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from conftest import build_model
-from forgetless import pipeline
 from forgetless.cli import app
 from forgetless.errors import RunError
 from forgetless.models import load_model
 from forgetless.phase_records import read_phases
 from forgetless.phases.run import PhasesResult, run
 from forgetless.records import Role, read_comparison, read_scores
+from forgetless.stages import scores
 
 PHASE_FILES = (
     "manifest.json mixture.jsonl base.scores.jsonl tuned.scores.jsonl train.jsonl comparison.json report.html report.md"
@@ -118,20 +118,20 @@ def test_a_stopped_sequence_goes_on_within_its_phase(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, job = tmp_path / "out", first_two(config)
-    tuned_stage = pipeline.tuned_stage
+    tuned_stage = scores.tuned_stage
 
     def stop(job: Any, directory: Any, reporter: Any) -> None:
         if directory.path.name == "02-colour":
             raise KeyboardInterrupt
         tuned_stage(job, directory, reporter)
 
-    monkeypatch.setattr(pipeline, "tuned_stage", stop)
+    monkeypatch.setattr(scores, "tuned_stage", stop)
     with pytest.raises(KeyboardInterrupt):
         run(job, out=out)
     kept = [out / "phases" / name / "model" / "adapter_model.safetensors" for name in ("01-remedy", "02-colour")]
     times = [path.stat().st_mtime_ns for path in kept]
     assert not (out / "phases.json").exists()
-    monkeypatch.setattr(pipeline, "tuned_stage", tuned_stage)
+    monkeypatch.setattr(scores, "tuned_stage", tuned_stage)
     run(job, out=out)
     assert [path.stat().st_mtime_ns for path in kept] == times
     whole = run(job, out=tmp_path / "whole")

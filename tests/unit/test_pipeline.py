@@ -22,6 +22,8 @@ from forgetless.models import load_model, save_model
 from forgetless.progress import Silent
 from forgetless.records import SampleScore, read_comparison, read_scores, write_scores
 from forgetless.rundir import RunDirectory, noise_files
+from forgetless.stages import scores as scoring_stage
+from forgetless.stages import training, verdict
 from forgetless.tasks.base import Task, load_task
 
 
@@ -117,7 +119,7 @@ def start_noisy(config: dict[str, Any], out: Path, **settings: Any) -> tuple[Run
 def test_greedy_decoding_repeats_no_run(config: dict[str, Any], tmp_path: Path) -> None:
     directory, job = start_noisy(config, tmp_path / "out")
     reporter = Notes()
-    assert pipeline._noise_stage(job, directory, reporter, None) is None
+    assert scoring_stage.noise_stage(job, directory, reporter, None) is None
     assert "the noise floor is zero" in reporter.texts[0]
     assert noise_files(directory.path) == []
 
@@ -134,15 +136,15 @@ def test_the_base_is_asked_again_with_other_seeds(
         return [SampleScore(task.name, sample["id"], 1.0) for task in tasks for sample in task.samples]
 
     monkeypatch.setattr(runner, "evaluate", ask)
-    monkeypatch.setattr(pipeline, "_load", lambda *_: object())
-    assert pipeline._noise_stage(job, directory, Notes(), None) is not None
+    monkeypatch.setattr(scoring_stage, "load", lambda *_: object())
+    assert scoring_stage.noise_stage(job, directory, Notes(), None) is not None
     assert seeds == [(0.7, 0.9, 6), (0.7, 0.9, 7)]
     assert noise_files(directory.path) == [directory.noise(1), directory.noise(2)]
     assert {score.task for score in read_scores(directory.noise(1))} == {"letters", "target_answers"}  # what is decoded
-    assert pipeline._noise_stage(job, directory, Notes(), None) is None  # done already: nothing is loaded
+    assert scoring_stage.noise_stage(job, directory, Notes(), None) is None  # done already: nothing is loaded
     for side in ("base", "tuned"):
         write_scores(directory.scores(side), read_scores(directory.noise(1)))
-    assert pipeline.judge(directory, job).pooled.noise_runs == 3
+    assert verdict.judge(directory, job).pooled.noise_runs == 3
 
 
 def test_a_single_repeat_is_refused(config: dict[str, Any], tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_run_may_take_the_checklist(config: dict[str, Any], tmp_path: Path, mo
         text.replace("task: letters", "task: answers") + "severity: critical\npass_at: 0.5\n"
     )
     check = load_task(directory / "answers.yaml")
-    monkeypatch.setattr(pipeline, "load_checks", lambda domain, directories: [check])
+    monkeypatch.setattr(scoring_stage, "load_checks", lambda domain, directories: [check])
     settings = {**config["evaluation"], "suite": "letters,answers", "checks": True}
     result = pipeline.run(config | {"evaluation": settings}, out=tmp_path / "out")
     assert [found.name for found in result.comparison.checks] == ["answers"]
@@ -165,7 +167,7 @@ def test_a_run_may_take_the_checklist(config: dict[str, Any], tmp_path: Path, mo
     for side in ("base", "tuned"):
         assert {score.task for score in read_scores(tmp_path / "out" / f"{side}.checks.scores.jsonl")} == {"answers"}
         assert "answers" not in {score.task for score in read_scores(tmp_path / "out" / f"{side}.scores.jsonl")}
-    assert pipeline._checks(plan(config)) == []
+    assert scoring_stage.checks_of(plan(config)) == []
 
 
 def test_a_loss_that_cannot_be_asked_about_is_judged_by_its_answers(
@@ -179,13 +181,13 @@ def test_a_loss_that_cannot_be_asked_about_is_judged_by_its_answers(
     notes: list[str] = []
     reporter = Silent()
     monkeypatch.setattr(reporter, "note", notes.append)
-    comparison = pipeline.judge(directory, job)
-    explained = pipeline._explain_stage(job, directory, comparison, reporter, earlier=[])  # model/ isn't there
+    comparison = verdict.judge(directory, job)
+    explained = verdict.explain_stage(job, directory, comparison, reporter, earlier=[])  # model/ isn't there
     assert "could not be asked about" in notes[0]
     assert [entry.task for entry in explained.attributions] == ["letters"]
     assert read_comparison(directory.comparison) == explained
-    assert pipeline._known_attributions(directory) == explained.attributions
-    again = pipeline._explain_stage(job, directory, comparison, reporter, earlier=explained.attributions)
+    assert verdict.known_attributions(directory) == explained.attributions
+    again = verdict.explain_stage(job, directory, comparison, reporter, earlier=explained.attributions)
     assert (again, len(notes)) == (explained, 1)
 
 
@@ -229,7 +231,7 @@ def test_the_base_writes_for_methods_and_what_it_wrote_is_kept(
 def test_methods_know_what_they_must_not_train_on(config: dict[str, Any], tmp_path: Path) -> None:
     directory, job = pipeline.start(config | {"methods": ["lora"]}, out=tmp_path / "out")
     loaded = load_model(config["model"], device="cpu")
-    context = pipeline._prepare_context(job, loaded, directory, Silent())
+    context = training.prepare_context(job, loaded, directory, Silent())
     assert "Say 3" in context.held_out
     assert job.test[0].answer_text in context.held_out
     assert context.writer is not None

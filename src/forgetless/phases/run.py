@@ -25,6 +25,9 @@ from forgetless.pipeline import RunResult
 from forgetless.progress import Reporter, Silent
 from forgetless.records import Comparison, SampleScore, read_comparison, read_scores
 from forgetless.rundir import RunDirectory, keep_scores, noise_files, write_comparison
+from forgetless.stages import scores
+from forgetless.stages.training import train_stage
+from forgetless.stages.verdict import explained_comparison, judge
 
 if TYPE_CHECKING:
     from forgetless.models import LoadedModel
@@ -80,7 +83,7 @@ def run(
     for number, job in enumerate(sequel.jobs, start=1):
         for text in job.warnings:
             reporter.note(f"phase {sequel.names[number - 1]}: {text}")
-    loaded = pipeline.base_stage(sequel.jobs[0], directory, reporter)
+    loaded = scores.base_stage(sequel.jobs[0], directory, reporter)
     phases: list[RunDirectory] = []
     for number in range(1, len(sequel.jobs) + 1):
         phases.append(RunDirectory(directory.path / "phases" / sequel.directory_name(number)))
@@ -90,7 +93,7 @@ def run(
         reporter.note(f"phase {number} of {len(sequel.jobs)}: {sequel.names[number - 1]}")
         _run_phase(sequel, directory, phases, reporter, loaded)
         loaded = None
-        pipeline.release_memory()
+        scores.release_memory()
     return _finish(sequel, directory, phases)
 
 
@@ -125,14 +128,14 @@ def _run_phase(
         _copy_base(directory, phase)
         if job.load_options:
             loaded = None
-        pipeline.train_stage(job, phase, reporter, loaded)
+        train_stage(job, phase, reporter, loaded)
         del loaded
-        pipeline.release_memory()
-        pipeline.tuned_stage(job, phase, reporter)
+        scores.release_memory()
+        scores.tuned_stage(job, phase, reporter)
         if number == len(sequel.jobs):
-            pipeline.explained_comparison(job, phase, reporter)
+            explained_comparison(job, phase, reporter)
         else:
-            pipeline.judge(phase, job)
+            judge(phase, job)
         earlier = _compare_earlier(sequel, phases)
         if earlier is not None:
             write_comparison(phase.path / EARLIER, earlier)
@@ -160,7 +163,7 @@ def _started(sequel: Sequel, phases: list[RunDirectory], reporter: Reporter) -> 
         with reporter.task("Merging what the phase before left"):
             start = start_of(previous, current, sequel.config)
         base = sequel.jobs[0]
-        earlier = replace(earlier, load_base=lambda: pipeline.load_base(base, reporter))
+        earlier = replace(earlier, load_base=lambda: scores.load_base(base, reporter))
         job = replace(job, config=job.config.model_copy(update={"model": str(start)}))
     if options.average == "time":
         average = TimeAverage(number=number, start=start, is_continued=is_continued)

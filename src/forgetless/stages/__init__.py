@@ -1,0 +1,1 @@
+"""The stages of a run, one after another on disk; `pipeline` puts them in order."""
