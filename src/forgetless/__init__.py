@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from forgetless.methods.talr import TALR
     from forgetless.pipeline import RunResult, run, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+    from forgetless.repairing import RepairResult, repair
     from forgetless.train.protection import protect
     from forgetless.writing import generate_replay
 
@@ -84,6 +85,7 @@ _HOMES = {
     "forgetless.methods.talr": ["TALR"],
     "forgetless.pipeline": ["RunResult", "run", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
+    "forgetless.repairing": ["RepairResult", "repair"],
     "forgetless.train.protection": ["protect"],
     "forgetless.writing": ["generate_replay"],
 }
@@ -118,6 +120,7 @@ __all__ = [
     "ModelError",
     "NullSpace",
     "QLoRA",
+    "RepairResult",
     "Replay",
     "Rewrite",
     "Role",
@@ -137,6 +140,7 @@ __all__ = [
     "load_fisher",
     "protect",
     "read_examples",
+    "repair",
     "replay_mixture",
     "run",
     "run_checklist",
@@ -144,9 +148,9 @@ __all__ = [
     "train",
 ]
 
-# Three functions are named like the packages that they live in. A package becomes an attribute here when it is first
+# Four functions are named like the packages that they live in. A package becomes an attribute here when it is first
 # imported; importing these (empty) packages now and dropping the attribute leaves the name to the function for good.
-for _package in ("compare", "evaluate", "train"):
+for _package in ("compare", "evaluate", "repair", "train"):
     importlib.import_module(f"forgetless.{_package}")
     globals().pop(_package, None)
 

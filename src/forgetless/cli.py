@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from forgetless.commands import jobs, lists, scores
+from forgetless.commands import jobs, lists, repair, scores
 from forgetless.errors import ForgetlessError, RunError
 from forgetless.flags import with_config_flags
 from forgetless.terminal import console, errors
@@ -60,6 +60,7 @@ for _function in (
     scores.compare,
     scores.check,
     scores.report,
+    repair.repair,
     jobs.mix,
     lists.methods,
     lists.tasks,
