@@ -1,8 +1,8 @@
 """Intruder dimensions: strong directions of the tuned weight that the base doesn't know, scaled down.
 
 Shuttleworth et al. 2024, "LoRA vs Full Fine-tuning: An Illusion of Equivalence" (https://arxiv.org/abs/2410.21228).
-With W0 = sum x_i s_i z_i^T the base's weight and W = sum y_j t_j v_j^T the tuned one, y_j is an intruder where it is among
-the k strongest and max_i |cos(y_j, x_i)| < epsilon. The paper scales the whole of such a component,
+With W0 = sum x_i s_i z_i^T the base's weight and W = sum y_j t_j v_j^T the tuned one, y_j is an intruder where it is
+among the k strongest and max_i |cos(y_j, x_i)| < epsilon. The paper scales the whole of such a component,
 
     W' = W + (lambda - 1) sum_j y_j t_j v_j^T,
 
@@ -33,6 +33,7 @@ _EXTRA, _ROUNDS = 10, 4  # of the randomised decomposition; Halko et al. 2011, s
 _SMALL = 1024  # up to this side a full decomposition is as fast
 
 
+@torch.no_grad()
 def find_intruders(
     matrices: Iterable[Matrix],
     *,
