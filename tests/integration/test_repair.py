@@ -256,12 +256,16 @@ def test_a_repair_that_was_stopped_goes_on(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
+    def ask_nothing(_: LocalModel, requests: Any) -> Any:
+        assert not list(requests)
+        return iter(())
+
     with monkeypatch.context() as patch:
         patch.setattr(repairing, "write_curve", stop)
         assert invoke(tiny_directory, whole, *flags).exit_code == 130
     with monkeypatch.context() as patch:
-        patch.setattr(LocalModel, "generate", stop)  # everything is known by its content
-        patch.setattr(LocalModel, "score", stop)
+        patch.setattr(LocalModel, "generate", ask_nothing)  # everything is known by its content
+        patch.setattr(LocalModel, "score", ask_nothing)
         patch.setattr(repairing, "_judge_stage", lambda *_: stop())
         assert invoke(tiny_directory, whole, *flags).exit_code == 130
         stages = json.loads((tmp_path / "out/manifest.json").read_text())["stages"]
