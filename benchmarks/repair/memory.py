@@ -2,8 +2,8 @@
 
     python benchmarks/repair/memory.py TUNED --work DIR [--shard-size 100MB]
 
-TUNED is full weights of the embedded model. They are first saved in shards; then one process loads them, and another one
-loads them, moves them half way to the base and saves that. The difference is what a repair takes beside one model.
+TUNED is full weights of the embedded model. They are first saved in shards; then one process loads them, and another
+one loads them, moves them half way to the base and saves that. The difference is what a repair takes beside one model.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetless.curve import Curve, CurvePoint, Point
-from forgetless.errors import ConfigError
+from forgetless.errors import ConfigError, ModelError
 from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
 from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS, target_tasks
 from forgetless.judging import build_pages
@@ -184,6 +184,12 @@ def repair(
     from forgetless.models import cache_directory
     from forgetless.repair.matching import match_models
 
+    for model in (base, tuned):
+        if not isinstance(model, str | Path):
+            raise ConfigError(
+                f"repair reads weights from files, and a {type(model).__name__} is in memory: save it with "
+                "save_pretrained, and name the directory"
+            )
     reporter = reporter or Silent()
     directory = RunDirectory(Path(out))
     job = RepairJob(
@@ -321,6 +327,11 @@ def _walk_stage(job: RepairJob, directory: RunDirectory, reporter: Reporter, bas
         base = None
         gc.collect()  # two models would take the memory of both
     loaded = _load_tuned(job, reporter, base)
+    if getattr(loaded.model, "hf_quantizer", None) is not None:
+        raise ModelError(
+            f"the weights of {loaded.name} are quantised, and nothing lies between quantised weights: name the full "
+            "weights, and quantise what comes of it"
+        )
     path, moved = open_path(loaded, job.pair.base, load=lambda name: _load(job, name, reporter))
     selection = job.halves[0]
     search = _Search(job, directory, path, moved, reporter)

@@ -291,6 +291,23 @@ def test_python_has_the_same_call(
     assert not (cache / "scores").exists()
 
 
+def test_a_model_in_memory_is_to_be_saved_first(tiny_directory: Path) -> None:
+    model: Any = build_model()
+    with pytest.raises(forgetless.ConfigError, match="LlamaForCausalLM is in memory: save it"):
+        forgetless.repair(tiny_directory, model)
+
+
+def test_quantised_weights_are_refused(
+    flags: list[str], tiny_directory: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    monkeypatch.setattr(LlamaForCausalLM, "hf_quantizer", object(), raising=False)
+    result = invoke(tiny_directory, whole, *flags)
+    assert result.exit_code == 2
+    assert "are quantised" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

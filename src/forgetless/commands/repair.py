@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,7 +93,7 @@ def as_record(result: RepairResult) -> dict[str, object]:
         "model": str(result.directory / "model"),
         "learning": result.measure,
         "curve": json.loads(result.curve.to_json()),
-        "comparison": asdict(result.comparison),
+        "comparison": json.loads(result.comparison.to_json()),
     }
 
 
