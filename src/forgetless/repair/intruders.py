@@ -111,4 +111,5 @@ def top_vectors(matrix: torch.Tensor, num: int, *, generator: torch.Generator) -
     basis = torch.linalg.qr(matrix @ start).Q
     for _ in range(_ROUNDS):
         basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
-    return (basis @ left_vectors(basis.T @ matrix))[:, :num]
+    vectors: torch.Tensor = basis @ left_vectors(basis.T @ matrix)
+    return vectors[:, :num]
