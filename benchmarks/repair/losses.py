@@ -1,4 +1,4 @@
-"""A quick look at the line from base to tuned by losses alone: seconds per point, where answering a suite takes minutes.
+"""A quick look at the line from base to tuned by losses alone: seconds a point, where answering a suite takes minutes.
 
     python benchmarks/repair/losses.py ADAPTER --base-scores FILE --data FILE [--every 12] [--num-examples 14]
 
