@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from forgetless.phases.run import PhasesResult, run
     from forgetless.pipeline import RunResult, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+    from forgetless.repairing import RepairResult, repair
     from forgetless.train.monitor import RetentionMonitor
     from forgetless.train.protection import protect
     from forgetless.writing import generate_replay
@@ -90,6 +91,7 @@ _HOMES = {
     "forgetless.phases.run": ["PhasesResult", "run"],
     "forgetless.pipeline": ["RunResult", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
+    "forgetless.repairing": ["RepairResult", "repair"],
     "forgetless.train.monitor": ["RetentionMonitor"],
     "forgetless.train.protection": ["protect"],
     "forgetless.writing": ["generate_replay"],
@@ -126,6 +128,7 @@ __all__ = [
     "NullSpace",
     "PhasesResult",
     "QLoRA",
+    "RepairResult",
     "Replay",
     "RetentionMonitor",
     "Rewrite",
@@ -147,6 +150,7 @@ __all__ = [
     "load_fisher",
     "protect",
     "read_examples",
+    "repair",
     "replay_mixture",
     "run",
     "run_checklist",
@@ -154,9 +158,9 @@ __all__ = [
     "train",
 ]
 
-# Three functions are named like the packages that they live in. A package becomes an attribute here when it is first
+# Four functions are named like the packages that they live in. A package becomes an attribute here when it is first
 # imported; importing these (empty) packages now and dropping the attribute leaves the name to the function for good.
-for _package in ("compare", "evaluate", "train"):
+for _package in ("compare", "evaluate", "repair", "train"):
     importlib.import_module(f"forgetless.{_package}")
     globals().pop(_package, None)
 

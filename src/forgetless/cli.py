@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from forgetless.commands import advise, jobs, lists, scores
+from forgetless.commands import advise, jobs, lists, repair, scores
 from forgetless.errors import ForgetlessError, RunError
 from forgetless.flags import with_config_flags
 from forgetless.terminal import console, errors
@@ -56,8 +56,10 @@ app = typer.Typer(
 app.command("run")(with_config_flags(jobs.run))
 app.command("train")(with_config_flags(jobs.train))
 for _function in (
+    advise.advise,
     scores.evaluate,
     scores.compare,
+    repair.repair,
     scores.check,
     scores.report,
     jobs.mix,
@@ -65,7 +67,6 @@ for _function in (
     lists.tasks,
     lists.lesson,
     lists.doctor,
-    advise.advise,
 ):
     app.command()(_function)
 

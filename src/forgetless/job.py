@@ -41,9 +41,9 @@ class Job:
         test: Held-out examples.
         general: General examples.
         suite: Retention tasks.
-        reasons: Why the methods were chosen, where the config left that to us.
         warnings: What the user should know of the data.
         harness: Retention tasks of lm-evaluation-harness.
+        reasons: Why the methods were chosen, where the config left that to us.
         targets: Tasks that measure learning, made of held-out examples; in a sequence those of all phases.
         earlier: What the earlier phases of a sequence left; None where the run is no phase.
         base: Name of the model before all phases; None where that is the config's.

@@ -23,7 +23,7 @@ from forgetless.evaluate.runner import EvaluationOptions, evaluate
 from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
 from forgetless.progress import Reporter
 from forgetless.records import Comparison, Role, SampleScore, Status, read_scores
-from forgetless.repair.search import choose, walk_line
+from forgetless.repair.search import Look, Reach, choose, reach, walk_line
 from forgetless.rundir import RunDirectory, keep_scores
 from forgetless.tasks.base import Task
 from forgetless.tasks.halves import split_in_halves
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from forgetless.job import Job
     from forgetless.models import LoadedModel
     from forgetless.repair.paths import Path as ModelPath
+    from forgetless.repair.paths import RepairPath
 
 LEVEL = 0.9  # one-sided, of the bound that selects; docs/budget.md shows what other levels would do
 KeepScores = Callable[[Point, list[SampleScore]], None]
@@ -49,6 +50,8 @@ def walk(
     options: EvaluationOptions | None = None,
     reporter: Reporter,
     keep: KeepScores | None = None,
+    search: Callable[[Look], list[CurvePoint]] = walk_line,
+    reach: Reach = reach,
 ) -> Curve:
     """Walks from tuned towards base until the best point within the budget is found.
 
@@ -63,6 +66,8 @@ def walk(
         options: How points are evaluated.
         reporter: Where to tell how far it is.
         keep: Called with each point and its scores.
+        search: Says which points to look at; the tuned model is one of them.
+        reach: How far a point lies from the base, which counts as learning where there is no held-out data.
 
     Returns:
         The curve with the chosen point, not yet confirmed.
@@ -83,8 +88,8 @@ def walk(
         reporter.note(f"{point.label}: lost {100 * entry.forgetting:+.1f} points{learned}; {entry.reason}")
         return entry
 
-    seen = walk_line(look)
-    chosen = choose(seen)
+    seen = search(look)
+    chosen = choose(seen, reach=reach)
     if chosen is None:
         seen.append(judge_point(Point.scale(0.0), base, base, budget=budget, alpha=alpha))
     return Curve(budget, LEVEL, seen, Point.scale(0.0) if chosen is None else chosen.point)
@@ -137,7 +142,7 @@ def confirm(curve: Curve, comparison: Comparison) -> Curve:
     return replace(curve, confirmed=_curve_point(curve.chosen, comparison, bound), verdict=comparison.verdict.value)
 
 
-def open_path(loaded: LoadedModel, base: str, *, load: Callable[[str], LoadedModel]) -> tuple[ModelPath, LoadedModel]:
+def open_path(loaded: LoadedModel, base: str, *, load: Callable[[str], LoadedModel]) -> tuple[RepairPath, LoadedModel]:
     """Makes a tuned model movable between its base and itself.
 
     Args:
@@ -165,7 +170,9 @@ def open_path(loaded: LoadedModel, base: str, *, load: Callable[[str], LoadedMod
     if read_tuned is None:
         read_tuned = _changed_reader(model, read_base)
     moved = replace(loaded, model=model)
-    return WeightPath(model, read_base, read_tuned), moved
+    path = WeightPath(model, read_base, read_tuned)
+    path.check()  # before the tuned model is asked for minutes
+    return path, moved
 
 
 def _reader(name: str, names: Sequence[str], load: Callable[[str], LoadedModel]) -> Any:

@@ -37,6 +37,11 @@ class Checkpoint:
         """Whether it has a weight of each of these names."""
         return all(name in self._places for name in names)
 
+    @property
+    def shards(self) -> dict[Path, list[str]]:
+        """The names that each file holds."""
+        return {path: [name for name, at in self._places.items() if at == path] for path in self._places.values()}
+
     def read(self, name: str) -> torch.Tensor:
         """Reads a weight.
 

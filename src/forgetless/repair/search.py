@@ -12,6 +12,13 @@ from forgetless.curve import CurvePoint, Point
 
 STEPS = 3  # a bisection of eighths
 Look = Callable[[Point], CurvePoint]
+Reach = Callable[[Point], float]
+"""How far a point lies from the base: it orders points where nothing says what they have learned."""
+
+
+def reach(point: Point) -> float:
+    """Returns the mean share of the change at bottom and top: all that a point itself knows of how far it lies."""
+    return (point.low + point.high) / 2
 
 
 def walk_line(look: Look, *, layered: bool = True) -> list[CurvePoint]:
@@ -39,13 +46,52 @@ def walk_line(look: Look, *, layered: bool = True) -> list[CurvePoint]:
     return seen
 
 
-def choose(seen: Sequence[CurvePoint]) -> CurvePoint | None:
+def walk_factor(look: Look, kind: Callable[[float], str], seen: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Looks at points whose change was treated by a factor: 0 = most, 1 = not at all, which is the tuned model.
+
+    Args:
+        look: Judges a point; called once for each.
+        kind: The kind of a point from the factor.
+        seen: What has been looked at before; a treatment that has learned less than the best of it isn't scaled too.
+
+    Returns:
+        What was looked at, in that order.
+    """
+    first = look(Point(1.0, 1.0, kind(0.0)))
+    if first.is_within:
+        return [first, *_bisect(look, lambda factor: Point(1.0, 1.0, kind(factor)), steps=STEPS - 1)]
+    return [first, *_scaled(look, first, seen)]
+
+
+def walk_treated(look: Look, kind: str, seen: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Looks at the points of a kind: the whole change first, then less of it where that may beat what was seen.
+
+    Args:
+        look: Judges a point; called once for each.
+        kind: The kind of the points.
+        seen: What has been looked at before.
+
+    Returns:
+        What was looked at, in that order.
+    """
+    first = look(Point(1.0, 1.0, kind))
+    return [first] if first.is_within else [first, *_scaled(look, first, seen)]
+
+
+def _scaled(look: Look, first: CurvePoint, seen: Sequence[CurvePoint]) -> list[CurvePoint]:
+    best = choose(seen)
+    if best is not None and first.learning is not None and first.learning <= _learned(best):
+        return []
+    return _bisect(look, lambda share: Point(share, share, first.point.kind))
+
+
+def choose(seen: Sequence[CurvePoint], *, reach: Reach = reach) -> CurvePoint | None:
     """Returns the point that learned most within the budget; None where there is none beside the base.
 
     Without held-out data, the one that moved furthest counts as the one that learned most.
     """
     within = [entry for entry in seen if entry.is_within and not entry.point.is_base]
-    return max(within, key=lambda entry: (_learned(entry), entry.point.low + entry.point.high), default=None)
+    return max(within, key=lambda entry: (_learned(entry), reach(entry.point)), default=None)
 
 
 def _bisect(look: Look, at: Callable[[float], Point], *, steps: int = STEPS) -> list[CurvePoint]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from forgetless.curve import CurvePoint, Point
-from forgetless.repair.search import choose, walk_line
+from forgetless.repair.search import choose, walk_factor, walk_line, walk_treated
 
 
 def judged(point: Point, *, lost: float, learned: float | None, budget: float = 0.02) -> CurvePoint:
@@ -64,3 +64,40 @@ def test_without_held_out_data_the_one_that_moved_furthest_is_chosen() -> None:
     chosen = choose(seen)
     assert chosen is not None
     assert chosen.point == Point.scale(0.75)
+
+
+def kind(factor: float) -> str:
+    return f"less x {factor:g}"
+
+
+def test_a_factor_is_raised_where_removing_everything_is_within() -> None:
+    seen = walk_factor(
+        lambda p: judged(p, lost=0.0 if p.kind in (kind(0.0), kind(0.5)) else 0.1, learned=1.0), kind, []
+    )
+    assert [entry.point.kind for entry in seen] == [kind(0.0), kind(0.5), kind(0.75)]
+
+
+def test_a_treatment_that_is_not_enough_is_scaled_too() -> None:
+    seen = walk_factor(lambda p: judged(p, lost=0.1 * p.high, learned=p.high), kind, [])
+    assert {entry.point.kind for entry in seen} == {kind(0.0)}
+    chosen = choose(seen)
+    assert chosen is not None
+    assert chosen.point.high == 0.125
+
+
+def test_a_treatment_that_learned_less_than_what_is_known_is_not_scaled() -> None:
+    known = [judged(Point.scale(0.5), lost=0.0, learned=0.9)]
+    assert len(walk_treated(lambda p: judged(p, lost=0.1, learned=0.8), "healed", known)) == 1
+    assert len(walk_treated(lambda p: judged(p, lost=0.1, learned=1.0), "healed", known)) == 4
+    assert len(walk_treated(lambda p: judged(p, lost=0.1, learned=None), "healed", known)) == 4
+
+
+def test_a_treatment_that_is_enough_is_left_as_it_is() -> None:
+    seen = walk_treated(lambda p: judged(p, lost=0.0, learned=1.0), "healed", [])
+    assert [entry.point.label for entry in seen] == ["healed"]
+
+
+def test_what_counts_as_far_can_be_measured() -> None:
+    seen = [judged(Point.scale(0.5), lost=0.0, learned=None), judged(Point(1.0, 1.0, "x"), lost=0.0, learned=None)]
+    chosen = choose(seen, reach=lambda point: 0.1 if point.kind == "x" else point.low)
+    assert chosen is seen[0]
