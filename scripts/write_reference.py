@@ -62,6 +62,8 @@ def _type_name(option: Option) -> str:
         return "list of methods"
     if get_origin(option.annotation) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(option.annotation))
+    if get_origin(option.annotation) is list:
+        return "list of names"
     return {"Path": "path", "str": "text", "int": "integer", "float": "number", "bool": "true or false"}[
         option.annotation.__name__
     ]

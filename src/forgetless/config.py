@@ -101,6 +101,11 @@ class EvaluationConfig(Section):
         ge=0,
         description="Score the base so many times more (at least 2) to see how far it moves alone; 0 = off.",
     )
+    quantised: list[str] = Field(
+        default=[],
+        description="Judge quantised copies of the saved model too: int8 (torch, on the CPU), nf4 (bitsandbytes); the "
+        "worst verdict is the run's.",
+    )
     cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")
 
 
@@ -203,6 +208,7 @@ class Config(Section):
         description="Largest drop of general skills that the saved model may show (0.02 = 2 points): the run walks "
         "from the tuned model towards the base until it holds, and confirms it. Takes the place of gate.margin.",
     )
+    merge: bool = Field(False, description="Save an adapter merged into its base's weights, so that it stands alone.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything that is drawn.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     trust_remote_code: bool = Field(False, description="Run code that the model's repository brings.")

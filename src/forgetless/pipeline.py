@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,14 @@ from forgetless.errors import ConfigError
 from forgetless.job import Job, plan
 from forgetless.judging import build_pages
 from forgetless.progress import Reporter, Silent
-from forgetless.records import (
-    Comparison,
-)
+from forgetless.records import Comparison, Verdict
 from forgetless.rundir import (
     RunDirectory,
     library_versions,
     refuse_foreign_file,
     version,
 )
+from forgetless.stages.copies import check_artefact, copies_stage
 from forgetless.stages.scores import base_stage, release_memory, tuned_stage
 from forgetless.stages.training import train_stage, trained_directory
 from forgetless.stages.verdict import explained_comparison, walk_stage
@@ -34,15 +33,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves: its directory, the comparison with its verdict, and the pages."""
+    """What a run leaves: its directory, the comparison with its verdict, the pages, and comparisons of its copies."""
 
     directory: Path
     comparison: Comparison
     pages: list[Path]
+    copies: Mapping[str, Comparison] = field(default_factory=dict, kw_only=True)
 
     @property
     def exit_code(self) -> int:
-        return self.comparison.verdict.exit_code
+        """The worst of the artefact's verdict and those of its quantised copies, as an exit code."""
+        verdicts = {self.comparison.verdict, *(copy.verdict for copy in self.copies.values())}
+        return min(verdicts, key=[Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS].index).exit_code
 
 
 def run(
@@ -74,7 +76,6 @@ def run(
     """
     reporter = reporter or Silent()
     directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
-    check_budget(job)
     for text in [*(f"methods: auto chose {reason}" for reason in job.reasons), *job.warnings]:
         reporter.note(text)
     model = base_stage(job, directory, reporter)
@@ -87,9 +88,10 @@ def run(
     walk_stage(job, directory, reporter)
     tuned_stage(job, directory, reporter)
     comparison = explained_comparison(job, directory, reporter)
+    copies = copies_stage(job, directory, reporter)
     with directory.stage("report"):
         pages = build_pages(directory.path)
-    return RunResult(directory.path, comparison, pages)
+    return RunResult(directory.path, comparison, pages, copies=copies)
 
 
 def train(
@@ -118,6 +120,8 @@ def start(
     """Plans a run and opens its directory."""
     name = name or (Path(config).stem if isinstance(config, str | Path) else "run")
     job = plan(config)
+    check_budget(job)
+    check_artefact(job)
     directory = choose_directory(job, job.identity, out=out, name=name, fresh=fresh)
     directory.start(describe(job, directory, command), identity=job.identity, fresh=fresh)
     return directory, job

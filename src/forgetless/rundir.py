@@ -22,7 +22,10 @@ _FILES = (
     *("base.checks.scores.jsonl", "tuned.checks.scores.jsonl", "checks.json"),
     *("report.html", "report.md", "junit.xml", "MODEL_CARD.md", "phases.json"),
 )
-_DIRECTORIES = ("model", "trained", "selection", "methods", "model.part", "trained.part", "checkpoints", "phases")
+_DIRECTORIES = (
+    *("model", "model.part", "trained", "trained.part", "checkpoints", "methods"),
+    *("selection", "copies", "phases"),
+)
 _OPENING = b'{"schema": '  # of every JSON line that forgetless writes
 
 
@@ -73,6 +76,10 @@ class RunDirectory:
     def selection(self, name: str) -> Path:
         """Returns the score file of the base or of a point on the selection half."""
         return self.path / "selection" / f"{name.replace(' ', '-')}.scores.jsonl"
+
+    def copy(self, kind: str, name: str) -> Path:
+        """Returns a file (`scores.jsonl`, `comparison.json`) of a quantised copy."""
+        return self.path / "copies" / f"{kind}.{name}"
 
     def noise(self, number: int) -> Path:
         """Returns the score file of a further run of the base, counted from 1."""

@@ -21,6 +21,7 @@ from forgetless.curve import Curve, CurvePoint, Point
 from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.runner import EvaluationOptions, evaluate
 from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
+from forgetless.mechanisms.adapters import merge_adapter
 from forgetless.progress import Reporter
 from forgetless.records import Comparison, Role, SampleScore, Status, read_scores
 from forgetless.repair.search import Look, Reach, choose, reach, walk_line
@@ -226,9 +227,14 @@ def check_budget(job: Job) -> None:
 
 def tasks_of(job: Job, *, side: str) -> list[Task]:
     """Returns what a side is asked in a run: with a budget, the artefact is asked the confirmation half only."""
-    if job.config.budget is None or side == "base":
-        return [*job.suite, *job.targets]
-    return _halves(job)[1]
+    tasks = [*job.suite, *job.targets]
+    if job.config.budget is None:
+        return tasks
+    confirmation = _halves(job)[1]
+    if side != "base":
+        return confirmation
+    # No point is asked for free answers to held-out questions on its way, so the base needn't be either.
+    return [half if task.name == TARGET_ANSWERS else task for task, half in zip(tasks, confirmation, strict=True)]
 
 
 def _halves(job: Job) -> tuple[list[Task], list[Task]]:
@@ -296,7 +302,7 @@ def save_best_point(
         keep=lambda point, scores: keep_scores(directory.selection(point.label), scores),
     )
     path.move(curve.chosen)
-    save_model(path.model, moved.tokenizer, directory.model)
+    save_model(merge_adapter(path.model) if config.merge else path.model, moved.tokenizer, directory.model)
     write_curve(directory.curve, curve)
     return {"chosen": curve.chosen.label, "num_points": len(curve.points), "learning_kept": curve.learning_kept}
 

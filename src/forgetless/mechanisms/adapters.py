@@ -110,6 +110,25 @@ def refuse_quantised(model: Any, method: str) -> None:
         raise ConfigError(f"method {method!r} takes weights apart and these are quantised: use lora, or full weights")
 
 
+def merge_adapter(model: Any) -> Any:
+    """Merges an adapter into its base's weights.
+
+    Args:
+        model: A `PeftModel`, or a model without an adapter.
+
+    Returns:
+        The base with the adapter in its weights; a model without an adapter as it is.
+
+    Raises:
+        ConfigError: The weights are quantised, so that the sum would be rounded again.
+    """
+    if not hasattr(model, "peft_config"):
+        return model
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ConfigError("an adapter can't be merged into quantised weights without loss: merge it into full ones")
+    return model.merge_and_unload()
+
+
 def is_base_behind_adapter(model: Any) -> bool:
     """Whether a model is its base, bit for bit, while its adapters are switched off.
 

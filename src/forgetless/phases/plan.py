@@ -110,6 +110,11 @@ def _refuse(config: Config) -> None:
         raise ConfigError(
             "budget walks back from a single run: leave it out, and run `forgetless repair` on the last phase's model"
         )
+    if config.merge or config.evaluation.quantised:
+        raise ConfigError(
+            "merge and evaluation.quantised make something of a single run's model: leave them out of a config with "
+            "phases"
+        )
     if config.evaluation.checks:
         raise ConfigError(
             "evaluation.checks judges a single run: leave it out, and run `forgetless check` on the last phase's model"

@@ -42,6 +42,7 @@ class Evidence:
         mixture: Number of training examples by origin.
         has_adapter: Whether model/ holds a PEFT adapter rather than whole weights.
         missing: Names of the optional files that the directory lacks.
+        copies: Comparisons of quantised copies, by kind.
         curve: What a run with a budget found between base and tuned; None where there was none.
     """
 
@@ -54,6 +55,7 @@ class Evidence:
     mixture: Mapping[str, int] = field(default_factory=dict)
     has_adapter: bool = False
     missing: Sequence[str] = ()
+    copies: Mapping[str, Comparison] = field(default_factory=dict)
     curve: Curve | None = None
 
     def section(self, name: str) -> Mapping[str, Any]:
@@ -101,6 +103,10 @@ def read_evidence(directory: Path) -> Evidence:
         mixture={} if "mixture.jsonl" in missing else _count_origins(directory / "mixture.jsonl"),
         has_adapter=(directory / "model" / "adapter_config.json").is_file(),
         missing=missing,
+        copies={
+            path.name.split(".")[0]: read_comparison(path)
+            for path in sorted((directory / "copies").glob("*.comparison.json"))
+        },
         curve=read_curve(directory / "curve.json") if (directory / "curve.json").is_file() else None,
     )
 

@@ -126,13 +126,8 @@ def load(job: Job, name: str, reporter: Reporter, **options: Any) -> LoadedModel
 
     config = job.config
     with reporter.task(f"Loading {name}"):
-        loaded = load_model(
-            name,
-            device=config.device,
-            dtype=config.training.dtype,
-            trust_remote_code=config.trust_remote_code,
-            **options,
-        )
+        settings = {"device": config.device, "dtype": config.training.dtype} | options
+        loaded = load_model(name, trust_remote_code=config.trust_remote_code, **settings)
     for note in loaded.notes:
         reporter.note(note)
     return loaded

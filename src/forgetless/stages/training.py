@@ -12,6 +12,7 @@ from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
 from forgetless.errors import ConfigError
 from forgetless.job import Job
+from forgetless.mechanisms.adapters import merge_adapter
 from forgetless.methods.base import Context
 from forgetless.monitor_stage import facts_of, open_monitor
 from forgetless.progress import Reporter
@@ -132,6 +133,8 @@ def _fit(
         progress=progress,
         callbacks=[] if monitor is None else [monitor],
     )
+    if config.merge and config.budget is None:  # with a budget the point is chosen first
+        trained = merge_adapter(trained)
     save_model(trained, loaded.tokenizer, trained_directory(job, directory))
     remove_checkpoints(directory.path)
     return {

@@ -10,7 +10,7 @@ from peft import LoHaConfig, LoraConfig, OSFConfig, get_peft_model
 
 from conftest import build_model
 from forgetless.errors import ConfigError
-from forgetless.mechanisms.adapters import add_adapter, assert_base_frozen, is_base_behind_adapter
+from forgetless.mechanisms.adapters import add_adapter, assert_base_frozen, is_base_behind_adapter, merge_adapter
 from forgetless.models import quiet_transformers
 
 
@@ -110,3 +110,14 @@ def test_an_adapter_of_layers_that_are_not_there_is_refused_by_the_name_of_its_m
     model: Any = build_model()
     with pytest.raises(ConfigError, match=r"method 'thin'.*c_attn"):
         add_adapter(model, LoraConfig(r=2, target_modules=["c_attn"]), method="thin", seed=0)
+
+
+def test_an_adapter_is_merged_into_full_weights_only() -> None:
+    adapted = wrap()
+    merged = merge_adapter(adapted)
+    assert not any("lora" in name for name in merged.state_dict())
+    assert merge_adapter(merged) is merged
+    quantised = wrap()
+    quantised.hf_quantizer = object()
+    with pytest.raises(ConfigError, match="without loss"):
+        merge_adapter(quantised)
