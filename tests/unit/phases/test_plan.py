@@ -29,7 +29,7 @@ def test_a_phase_has_the_defaults_of_the_run(config: dict[str, Any]) -> None:
     parsed = parse_config(config)
     assert [phase.training.epochs for phase in parsed.phases] == [2, 1]
     assert [phase.training.batch_size for phase in parsed.phases] == [4, 4]
-    assert [phase.methods for phase in parsed.phases] == [["lora"], []]
+    assert [phase.methods for phase in parsed.phases] == [["auto"], []]
     assert [phase.data.max_examples for phase in parsed.phases] == [10, 10]
     assert parse_config(json.loads(parsed.model_dump_json())) == parsed
 
