@@ -28,6 +28,8 @@ from forgetless.models import load_model, quiet_transformers
 
 VOCABULARY = 40_000
 
+PARTS = ("estimate", "full", "lora")
+
 
 def make_batch(num_sequences: int, num_tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Returns random tokens, all of them supervised."""
@@ -136,28 +138,29 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--tokens", type=int, nargs="+", default=[128, 512], help="of the sequences of the estimate")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model: Any = load_model("smollm2-135m-instruct", device="cpu", dtype="float32").model
     results: dict[str, Any] = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
     results["load_average_before"] = [round(value, 1) for value in os.getloadavg()]
-    results["estimate"] = [
-        measure_estimate(model, arguments.repeats, num_sequences=8, num_tokens=num) for num in arguments.tokens
-    ]
-    model.zero_grad(set_to_none=True)
-    results["penalty"] = {
-        f"full, {kind}": measure_penalty(model, arguments.repeats, is_weighted=kind == "EWC")
-        for kind in ("EWC", "L2-SP")
-    }
-    model.zero_grad(set_to_none=True)
-    with quiet_transformers():
-        from peft import LoraConfig, get_peft_model
+    if "estimate" in arguments.parts:
+        results["estimate"] = [
+            measure_estimate(model, arguments.repeats, num_sequences=8, num_tokens=num) for num in arguments.tokens
+        ]
+    results["penalty"] = {}
+    for part, measured in (("full", model), ("lora", None)):
+        if part not in arguments.parts:
+            continue
+        model.zero_grad(set_to_none=True)
+        if measured is None:
+            with quiet_transformers():
+                from peft import LoraConfig, get_peft_model
 
-        adapted = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
-    results["penalty"] |= {
-        f"LoRA rank 16, {kind}": measure_penalty(adapted, arguments.repeats, is_weighted=kind == "EWC")
-        for kind in ("EWC", "L2-SP")
-    }
+                measured = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
+        for kind in ("EWC", "L2-SP"):
+            found = measure_penalty(measured, arguments.repeats, is_weighted=kind == "EWC")
+            results["penalty"][f"{part}, {kind}"] = found
     results["load_average_after"] = [round(value, 1) for value in os.getloadavg()]
     arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1))
