@@ -103,7 +103,7 @@ class EvaluationConfig(Section):
     )
     quantised: list[str] = Field(
         default=[],
-        description="Judge quantised copies of the saved model too: int8 (torch, on the CPU), nf4 (bitsandbytes); the "
+        description="Judge quantised copies of the saved model too: int8 weights, nf4 (bitsandbytes); the "
         "worst verdict is the run's.",
     )
     cache: bool = Field(True, description="Keep scores by content, so that the same base is never scored twice.")

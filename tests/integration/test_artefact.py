@@ -8,11 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from conftest import build_model
 from forgetless import run
 from forgetless.errors import ConfigError
 from forgetless.pipeline import RunResult
 from forgetless.records import Verdict, read_scores
+from forgetless.stages.copies import round_to_int8
 
 
 @pytest.fixture
@@ -51,6 +54,20 @@ def test_a_quantised_copy_is_asked_and_judged_once(config: dict[str, Any], tmp_p
     before = (result.directory / "copies/int8.scores.jsonl").stat().st_mtime_ns
     run(wanted, out=tmp_path / "out")
     assert (result.directory / "copies/int8.scores.jsonl").stat().st_mtime_ns == before
+
+
+def test_weights_are_rounded_to_255_steps_of_each_channel() -> None:
+    model: Any = build_model()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    round_to_int8(model)
+    assert torch.equal(model.model.embed_tokens.weight, before["model.embed_tokens.weight"])
+    name = "model.layers.0.mlp.up_proj.weight"
+    scale = before[name].abs().amax(1, keepdim=True) / 127
+    after = dict(model.named_parameters())[name].detach()
+    steps = after / scale
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+    assert float((after - before[name]).abs().max()) <= float(scale.max()) / 2 + 1e-7
+    assert float(steps.abs().max()) == pytest.approx(127)
 
 
 @pytest.mark.parametrize(
