@@ -68,6 +68,11 @@ class Job:
         """The model that the tuned one is judged against, which in a later phase isn't the one that it starts from."""
         return self.base or self.config.model
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user is told before the run starts."""
+        return [*(f"methods: auto chose {reason}" for reason in self.reasons), *self.warnings]
+
     def fingerprints(self) -> dict[str, str]:
         """Returns what the job depends on, by content."""
         known = {

@@ -76,7 +76,7 @@ def run(
     """
     reporter = reporter or Silent()
     directory, job = start(config, out=out, name=name, fresh=fresh, command=command)
-    for text in [*(f"methods: auto chose {reason}" for reason in job.reasons), *job.warnings]:
+    for text in job.notes:
         reporter.note(text)
     model = base_stage(job, directory, reporter)
     if job.load_options:

@@ -4,8 +4,8 @@
     path.move(curve.chosen)
 
 Both halves answer to the same comparison as every run. On the selection half a point counts as within the budget when
-no task is FORGOT and the upper bound of forgetting at a modest level is within it: a point estimate alone would be
-broken on the other half every second time.
+no task is FORGOT and the upper bound of forgetting at level LEVEL is within it: a point estimate alone would be
+broken on the other half in one walk of four.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def open_path(loaded: LoadedModel, base: str, *, load: Callable[[str], LoadedMod
         return AdapterPath(model), loaded
     tuned_directory = Path(loaded.path)
     if hasattr(model, "peft_config"):
-        model, tuned_directory = model.merge_and_unload(), Path()
+        model, tuned_directory = merge_adapter(model), Path()
     names = [name for name, _ in model.named_parameters()]
     read_base = _reader(base, names, load)
     read_tuned = _file_reader(tuned_directory, names) if tuned_directory.name else None

@@ -81,7 +81,7 @@ def run(
     sequel = plan_phases(parsed)
     directory = _open(sequel, out=out, name=name, fresh=fresh, command=command)
     for number, job in enumerate(sequel.jobs, start=1):
-        for text in job.warnings:
+        for text in job.notes:
             reporter.note(f"phase {sequel.names[number - 1]}: {text}")
     loaded = scores.base_stage(sequel.jobs[0], directory, reporter)
     phases: list[RunDirectory] = []
