@@ -16,18 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetless.curve import Curve, CurvePoint, Point
+from forgetless.curve import Curve, Point
 from forgetless.errors import ConfigError, ModelError
 from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
 from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS, target_tasks
 from forgetless.judging import build_pages
 from forgetless.progress import Reporter, Silent
 from forgetless.records import Comparison, Role, read_scores
-from forgetless.repair.search import Look, walk_factor, walk_line, walk_treated
 from forgetless.rundir import RunDirectory, keep_scores, library_versions, version, write_comparison
 from forgetless.tasks.base import Task, fingerprint_suite
 from forgetless.tasks.halves import split_in_halves
+from forgetless.treating import HEALED, RepairSearch
 from forgetless.walking import confirm, open_path, walk, write_curve
+from forgetless.writing import held_out_texts
 
 if TYPE_CHECKING:
     from forgetless.data.examples import Example
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from forgetless.repair.matching import Pair
     from forgetless.repair.paths import RepairPath
 
-HEALED = "healed"  # the kind of points whose change was trained once more
 MAX_EXAMPLES = 96  # held-out examples that are used; each point is asked half of them
 
 
@@ -334,7 +334,15 @@ def _walk_stage(job: RepairJob, directory: RunDirectory, reporter: Reporter, bas
         )
     path, moved = open_path(loaded, job.pair.base, load=lambda name: _load(job, name, reporter))
     selection = job.halves[0]
-    search = _Search(job, directory, path, moved, reporter)
+    search = RepairSearch(
+        path,
+        moved,
+        seed=job.seed,
+        healing=job.healing,
+        held_out=lambda: held_out_texts(job.suite, job.examples),
+        directory=directory.methods / "healing",
+        reporter=reporter,
+    )
     with directory.stage("walk") as facts:
         curve = walk(
             path,
@@ -352,62 +360,6 @@ def _walk_stage(job: RepairJob, directory: RunDirectory, reporter: Reporter, bas
         _save(path, curve.chosen, moved, job.pair, directory)
         write_curve(directory.curve, curve)
         facts |= {"chosen": curve.chosen.label, "num_points": len(curve.points), **search.facts}
-
-
-class _Search:
-    """Which points a repair looks at: the line and the layers, then treated changes, as far as each can be better."""
-
-    def __init__(
-        self, job: RepairJob, directory: RunDirectory, path: RepairPath, moved: LoadedModel, reporter: Reporter
-    ) -> None:
-        self.job, self.directory, self.path, self.moved, self.reporter = job, directory, path, moved, reporter
-        self.facts: dict[str, Any] = {}
-
-    def __call__(self, look: Look) -> list[CurvePoint]:
-        seen = walk_line(look)
-        if seen[0].is_within:
-            return seen
-        seen += self._without_intruders(look, seen)
-        if self.job.healing is not None:
-            seen += self._healed(look, seen)
-        return seen
-
-    def _without_intruders(self, look: Look, seen: Sequence[CurvePoint]) -> list[CurvePoint]:
-        from forgetless.repair.intruders import THRESHOLD, TOP, find_intruders, scale_intruders
-
-        with self.reporter.task("Looking for intruder dimensions"):
-            found = find_intruders(self.path.matrices(), seed=self.job.seed)
-        num = sum(vectors.shape[1] for vectors in found.values())
-        self.facts["num_intruders"] = num
-        if not num:
-            self.reporter.note(
-                f"no intruder dimensions: each of the {TOP} strongest directions of every matrix resembles one of the "
-                f"base's (|cos| >= {THRESHOLD}), so there are none to scale down"
-            )
-            return []
-        self.reporter.note(f"intruder dimensions: {num} in {len(found)} matrices")
-
-        def kind(factor: float) -> str:
-            name = f"intruders x {factor:g}"
-            self.path.treatments[name] = scale_intruders(found, factor)
-            return name
-
-        return walk_factor(look, kind, seen)
-
-    def _healed(self, look: Look, seen: Sequence[CurvePoint]) -> list[CurvePoint]:
-        from forgetless.healing import heal
-        from forgetless.writing import held_out_texts
-
-        self.path.treatments[HEALED] = heal(
-            self.path,
-            self.moved,
-            directory=self.directory.methods / "healing",
-            held_out=held_out_texts(self.job.suite, self.job.examples),
-            settings=self.job.healing,
-            seed=self.job.seed,
-            reporter=self.reporter,
-        )
-        return walk_treated(look, HEALED, seen)
 
 
 def _save(path: RepairPath, point: Point, moved: LoadedModel, pair: Pair, directory: RunDirectory) -> None:
