@@ -1,7 +1,7 @@
 """Methods on the embedded model at equal learning: what is forgotten when each has learned what plain LoRA learns.
 
-    python benchmarks/methods/embedded.py run --work DIR [--recipes A,B] [--seeds 0,1,2] [--domains sql,medical]
-    python benchmarks/methods/embedded.py summarise --work DIR      # writes embedded.json beside this script
+    python -m benchmarks.methods.embedded run --work DIR [--recipes A,B] [--seeds 0,1,2] [--domains sql,medical]
+    python -m benchmarks.methods.embedded summarise --work DIR      # writes embedded.json beside this script
 
 Per domain and seed, plain LoRA trains for a fixed number of steps. Every other recipe trains until its loss on held-out
 examples (the probe) has fallen as far, looked at every 4 steps, and for 1.5 times as many steps at most; the learning
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.keeping import keep_runs
 from torch import nn
 from transformers import TrainerCallback
 
@@ -357,8 +358,7 @@ def main() -> None:
             if not (arguments.work / f"{recipe}-{domain}-{seed}.json").exists():
                 run_one(recipe, domain, seed, arguments.work)
     else:
-        found = {"schema": 1, "model": EMBEDDED_ALIAS, "runs": summarise(arguments.work)}
-        (HERE / "embedded.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        keep_runs(HERE / "embedded.json", summarise(arguments.work), key=("recipe", "domain", "seed"))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from forgetless.compare.comparison import compare
 from forgetless.config import parse_config
 from forgetless.data.sources import write_examples
 from forgetless.evaluate.target import target_names
+from forgetless.models import EMBEDDED_ALIAS
 from forgetless.phase_records import read_phases
 from forgetless.phases.plan import Sequel, plan_phases
 from forgetless.records import SampleScore, read_scores
@@ -40,7 +41,7 @@ DOMAINS = {
     "intents": "domain_banking77/{}_10intents.jsonl",
     "shell": "domain_nl2bash/{}.jsonl",
 }
-NUM_TRAIN, NUM_TEST, STEPS, BATCH, RATE, LIMIT, MAX_TOKENS = 64, 24, 16, 4, 5e-4, 30, 256
+NUM_TRAIN, NUM_TEST, STEPS, BATCH, RATE, LIMIT, MAX_TOKENS = 64, 16, 16, 4, 1e-3, 12, 256
 QUICK = {"NUM_TRAIN": 8, "NUM_TEST": 4, "STEPS": 2, "LIMIT": 2}
 LORA: dict[str, Any] = {"lora": {"rank": 16}}
 
@@ -106,18 +107,19 @@ def run_sequence(recipe: str, phases: Sequence[str], seed: int, sizes: dict[str,
 
 def run_joint(phases: Sequence[str], seed: int, sizes: dict[str, int], place: Path) -> dict[str, Any]:
     """Trains on the examples of all phases at once, as long as the sequence, and asks what the sequence is asked."""
-    config = parse_config(sequence_config("joint", phases, seed, sizes))
-    sequel = plan_phases(config)
+    raw = sequence_config("joint", phases, seed, sizes)
+    sequel = plan_phases(parse_config(raw))
     train = place.with_name(f"{place.name}.train.jsonl")
     write_examples(train, [example for job in sequel.jobs for example in job.domain])
-    raw = config.model_dump(mode="json") | {"phases": [], "data": {"train": str(train)}}
-    raw["data"]["test"] = str(DATA / DOMAINS[phases[0]].format("dev"))
-    raw["data"]["max_test_examples"] = 1  # the targets are asked below, those of all phases alike
-    raw["training"] |= {"max_steps": sizes["STEPS"] * len(phases)}
+    del raw["phases"], raw["sequence"]
+    # One test example, because a run needs some: the targets are asked below, those of all phases alike.
+    test = str(DATA / DOMAINS[phases[0]].format("dev"))
+    raw["data"] = {"train": str(train), "test": test, "max_test_examples": 1}
+    raw["training"]["max_steps"] = sizes["STEPS"] * len(phases)
     result = forgetless.run(raw, out=place, reporter=TerminalReporter())
     scores = {
         side: ask_targets(sequel, model, place / f"{side}.targets.scores.jsonl")
-        for side, model in (("base", config.model), ("tuned", str(place / "model")))
+        for side, model in (("base", EMBEDDED_ALIAS), ("tuned", str(place / "model")))
     }
     row: dict[str, Any] = {"verdict": result.comparison.verdict.value}
     for name, index in (("answers", 1), ("loss", 0)):

@@ -105,7 +105,3 @@ def main() -> None:
         traceback.print_exc()
         errors.print("[red]error[/red] this is a defect of forgetless: please report it with the lines above")
         sys.exit(RunError.exit_code)
-
-
-if __name__ == "__main__":
-    main()

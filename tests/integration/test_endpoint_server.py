@@ -125,7 +125,7 @@ def test_an_evaluation_that_is_killed_goes_on(number: signal.Signals, tasks_dire
     out = tmp_path / "scores.jsonl"
     with serve() as server:
         command = [
-            *(sys.executable, "-m", "forgetless.cli", "evaluate", server.url, "--out", str(out)),
+            *(sys.executable, "-m", "forgetless", "evaluate", server.url, "--out", str(out)),
             *("--suite", "letters", "--tasks-dir", str(tasks_directory), "--concurrency", "1"),
         ]
         environment = {**os.environ, "FORGETLESS_CACHE": str(tmp_path / "cache")}

@@ -143,7 +143,7 @@ def test_a_killed_sequence_repeats_no_phase(config: dict[str, Any], tmp_path: Pa
     job["phases"][1]["training"] = {"max_steps": 40, "save_steps": 5}
     path, out = tmp_path / "sequence.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(job))
-    command = [sys.executable, "-m", "forgetless.cli", "run", str(path), "--out", str(out)]
+    command = [sys.executable, "-m", "forgetless", "run", str(path), "--out", str(out)]
     process = subprocess.Popen(command, env=dict(os.environ))
     checkpoints = out / "phases" / "02-colour" / "checkpoints"
     deadline = time.monotonic() + 240

@@ -105,7 +105,7 @@ def test_full_fine_tuning_and_replay(flags: list[str], tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_where_it_was(flags: list[str], tmp_path: Path, after_stage: str) -> None:
     slow = [*flags, "--epochs", "30", "--save-steps", "5"]
     manifest = tmp_path / "out" / "manifest.json"
-    process = subprocess.Popen([sys.executable, "-m", "forgetless.cli", *slow], env=dict(os.environ))
+    process = subprocess.Popen([sys.executable, "-m", "forgetless", *slow], env=dict(os.environ))
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if manifest.is_file() and after_stage in json.loads(manifest.read_text()).get("stages", {}):
