@@ -18,7 +18,7 @@ import numpy as np
 
 from forgetless.compare.intervals import flip_counts
 from forgetless.curve import CurvePoint, Point
-from forgetless.repair.search import choose, walk_line
+from forgetless.repair.search import Trail, choose, walk_line
 
 HERE = Path(__file__).parent
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -53,17 +53,28 @@ def bound(values: np.ndarray, level: float) -> float:
     return counts.upper_forgetting(level)
 
 
+class Simulated:
+    """Looks at a simulated model."""
+
+    def __init__(self, selection: tuple[np.ndarray, np.ndarray], *, budget: float, level: float) -> None:
+        self.selection, self.budget, self.level = selection, budget, level
+
+    def learned(self, point: Point) -> float:
+        return 1 - (1 - point.high) ** 2  # most is learned early on the way
+
+    def __call__(self, point: Point) -> CurvePoint:
+        values = differences(self.selection, point.high)
+        upper = bound(values, self.level)
+        learned, is_within = self.learned(point), upper <= self.budget
+        return CurvePoint(point, -values.mean(), upper, learned, [], is_within=is_within, num_samples=values.size)
+
+
 def run(rng: np.random.Generator, *, num: int, drop: float, budget: float, level: float) -> dict[str, float]:
     """Walks once, and says what the chosen point lost in truth and on the confirmation half."""
     selection, confirmation = draw(rng, num, drop), draw(rng, num, drop)
-
-    def look(point: Point) -> CurvePoint:
-        values = differences(selection, point.high)
-        upper = bound(values, level)
-        learned = 1 - (1 - point.high) ** 2  # most is learned early on the way
-        return CurvePoint(point, -values.mean(), upper, learned, [], is_within=upper <= budget, num_samples=num)
-
-    chosen = choose(walk_line(look, layered=False))
+    trail = Trail(Simulated(selection, budget=budget, level=level))
+    walk_line(trail, layered=False)
+    chosen = choose(trail.seen)
     share = 0.0 if chosen is None else chosen.point.high
     seen = -differences(confirmation, share).mean()
     return {

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from forgetless.curve import CurvePoint
 from forgetless.progress import Reporter
-from forgetless.repair.search import Look, walk_factor, walk_line, walk_treated
+from forgetless.repair.search import Trail, walk_factor, walk_line, walk_treated
 
 if TYPE_CHECKING:
     from forgetless.healing import Healing
@@ -46,16 +45,15 @@ class RepairSearch:
         self.healing, self.held_out, self.directory, self.reporter = healing, held_out, directory, reporter
         self.facts: dict[str, Any] = {}
 
-    def __call__(self, look: Look) -> list[CurvePoint]:
-        seen = walk_line(look)
-        if seen[0].is_within:
-            return seen
-        seen += self._without_intruders(look, seen)
+    def __call__(self, trail: Trail) -> None:
+        walk_line(trail)
+        if trail.seen[0].is_within:
+            return
+        self._walk_without_intruders(trail)
         if self.healing is not None:
-            seen += self._healed(look, seen)
-        return seen
+            self._walk_healed(trail)
 
-    def _without_intruders(self, look: Look, seen: Sequence[CurvePoint]) -> list[CurvePoint]:
+    def _walk_without_intruders(self, trail: Trail) -> None:
         from forgetless.repair.intruders import THRESHOLD, TOP, find_intruders, scale_intruders
 
         with self.reporter.task("Looking for intruder dimensions"):
@@ -67,7 +65,7 @@ class RepairSearch:
                 f"no intruder dimensions: each of the {TOP} strongest directions of every matrix resembles one of the "
                 f"base's (|cos| >= {THRESHOLD}), so there are none to scale down"
             )
-            return []
+            return
         self.reporter.note(f"intruder dimensions: {num} in {len(found)} matrices")
 
         def kind(factor: float) -> str:
@@ -75,9 +73,9 @@ class RepairSearch:
             self.path.treatments[name] = scale_intruders(found, factor)
             return name
 
-        return walk_factor(look, kind, seen)
+        walk_factor(trail, kind)
 
-    def _healed(self, look: Look, seen: Sequence[CurvePoint]) -> list[CurvePoint]:
+    def _walk_healed(self, trail: Trail) -> None:
         from forgetless.healing import heal
 
         self.path.treatments[HEALED] = heal(
@@ -89,4 +87,4 @@ class RepairSearch:
             seed=self.seed,
             reporter=self.reporter,
         )
-        return walk_treated(look, HEALED, seen)
+        walk_treated(trail, HEALED)

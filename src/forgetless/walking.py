@@ -24,7 +24,7 @@ from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
 from forgetless.mechanisms.adapters import merge_adapter
 from forgetless.progress import Reporter
 from forgetless.records import Comparison, Role, SampleScore, Status, read_scores
-from forgetless.repair.search import Look, Reach, choose, reach, walk_line
+from forgetless.repair.search import Reach, Trail, choose, reach, walk_line
 from forgetless.rundir import RunDirectory, keep_scores
 from forgetless.tasks.base import Task
 from forgetless.tasks.halves import split_in_halves
@@ -51,7 +51,7 @@ def walk(
     options: EvaluationOptions | None = None,
     reporter: Reporter,
     keep: KeepScores | None = None,
-    search: Callable[[Look], list[CurvePoint]] = walk_line,
+    search: Callable[[Trail], None] = walk_line,
     reach: Reach = reach,
 ) -> Curve:
     """Walks from tuned towards base until the best point within the budget is found.
@@ -77,23 +77,60 @@ def walk(
         ConfigError: The suite has no retention task in grades.
     """
 
-    def look(point: Point) -> CurvePoint:
-        path.move(point)
-        with reporter.task(f"Walking to the base: {point.label}") as progress:
-            moved = replace(loaded, model=path.model)
-            scores = evaluate(moved, tasks, options=options, progress=progress)
+    def judge(point: Point, scores: list[SampleScore]) -> CurvePoint:
         if keep is not None:
             keep(point, scores)
-        entry = judge_point(point, base, scores, budget=budget, alpha=alpha, cross_entropy_margin=cross_entropy_margin)
-        learned = "" if entry.learning is None else f", learned {entry.learning:.3f} nats per token"
-        reporter.note(f"{point.label}: lost {100 * entry.forgetting:+.1f} points{learned}; {entry.reason}")
-        return entry
+        return judge_point(point, base, scores, budget=budget, alpha=alpha, cross_entropy_margin=cross_entropy_margin)
 
-    seen = search(look)
-    chosen = choose(seen, reach=reach)
+    trail = Trail(Walker(path, loaded, tasks, base, judge, options=options, reporter=reporter), reach=reach)
+    search(trail)
+    seen, chosen = trail.seen, choose(trail.seen, reach=reach)
     if chosen is None:
         seen.append(judge_point(Point.scale(0.0), base, base, budget=budget, alpha=alpha))
     return Curve(budget, LEVEL, seen, Point.scale(0.0) if chosen is None else chosen.point)
+
+
+class Walker:
+    """Moves a model to points, and asks it there: the held-out loss first, and the rest where it is wanted."""
+
+    def __init__(
+        self,
+        path: ModelPath,
+        loaded: LoadedModel,
+        tasks: Sequence[Task],
+        base: Sequence[SampleScore],
+        judge: Callable[[Point, list[SampleScore]], CurvePoint],
+        *,
+        options: EvaluationOptions | None,
+        reporter: Reporter,
+    ) -> None:
+        self.path, self.loaded, self.judge, self.options, self.reporter = path, loaded, judge, options, reporter
+        self.targets = [task for task in tasks if task.name == TARGET_LOSS]
+        self.tasks = [task for task in tasks if task.name != TARGET_LOSS]
+        self.base = [score for score in base if score.task == TARGET_LOSS]
+        self.asked: dict[Point, list[SampleScore]] = {}
+
+    def __call__(self, point: Point) -> CurvePoint:
+        targets = self._ask_targets(point)
+        with self.reporter.task(f"Walking to the base: {point.label}") as progress:
+            scores = evaluate(self._moved(point), self.tasks, options=self.options, progress=progress)
+        entry = self.judge(point, scores + targets)
+        learned = "" if entry.learning is None else f", learned {entry.learning:.3f} nats per token"
+        self.reporter.note(f"{point.label}: lost {100 * entry.forgetting:+.1f} points{learned}; {entry.reason}")
+        return entry
+
+    def learned(self, point: Point) -> float | None:
+        return _learning(compare(self.base, self._ask_targets(point))) if self.targets else None
+
+    def _ask_targets(self, point: Point) -> list[SampleScore]:
+        if point not in self.asked:
+            asked = evaluate(self._moved(point), self.targets, options=self.options) if self.targets else []
+            self.asked[point] = asked
+        return self.asked[point]
+
+    def _moved(self, point: Point) -> LoadedModel:
+        self.path.move(point)
+        return replace(self.loaded, model=self.path.model)
 
 
 def judge_point(
@@ -117,16 +154,20 @@ def _curve_point(point: Point, comparison: Comparison, bound: float | None) -> C
     if pooled.delta is None or bound is None:
         raise ConfigError("a budget needs a suite with retention tasks in grades: evaluation.suite has none")
     forgot = [row.task for row in comparison.tasks if row.status is Status.FORGOT]
-    loss = next((row for row in comparison.tasks if row.task == TARGET_LOSS and row.role is Role.TARGET), None)
     return CurvePoint(
         point=point,
         forgetting=-pooled.delta,
         forgetting_upper=bound,
-        learning=None if loss is None or loss.delta is None else -loss.delta,
+        learning=_learning(comparison),
         forgot=forgot,
         is_within=point.is_base or (not forgot and bound <= comparison.margin),
         num_samples=pooled.num_samples,
     )
+
+
+def _learning(comparison: Comparison) -> float | None:
+    loss = next((row for row in comparison.tasks if row.task == TARGET_LOSS and row.role is Role.TARGET), None)
+    return None if loss is None or loss.delta is None else -loss.delta
 
 
 def confirm(curve: Curve, comparison: Comparison) -> Curve:

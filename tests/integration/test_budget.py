@@ -57,6 +57,7 @@ def test_what_breaks_the_budget_is_walked_back(
         return replace(entry, is_within=point.high <= 0.5, learning=point.high)
 
     monkeypatch.setattr(walking, "judge_point", judge)  # a model with random weights has no skill to lose
+    monkeypatch.setattr(walking.Walker, "learned", lambda self, point: point.high)
     invoke(*flags, *methods)
     out = tmp_path / "out"
     curve = read_curve(out / "curve.json")
