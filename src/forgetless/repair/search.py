@@ -47,9 +47,11 @@ class Trail:
         seen: What was looked at, in that order; the tuned model first.
     """
 
+    seen: list[CurvePoint]
+
     def __init__(self, look: Look, *, reach: Reach = reach) -> None:
         self._look, self._reach = look, reach
-        self.seen: list[CurvePoint] = []
+        self.seen = []
 
     def look(self, point: Point) -> CurvePoint:
         """Looks at a point."""
