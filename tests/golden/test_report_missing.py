@@ -112,3 +112,15 @@ def test_long_training_is_thinned_in_the_table(run_directory: Path) -> None:
     assert "40 of 5,000 logged steps." in page.words
     curve = next(json.loads(text) for text in page.scripts if '"line": {"color": "@series-1"' in text)
     assert (curve["data"][0]["x"][0], curve["data"][0]["x"][-1], len(curve["data"][0]["x"])) == (1, 5000, 2000)
+
+
+def test_what_was_told_during_the_run_is_on_the_page(run_directory: Path) -> None:
+    path = run_directory / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["stages"]["data"] = {"warnings": ["general examples repeat 3 times"], "notes": None}
+    manifest["stages"]["train"] |= {"notes": ["left out <b>2</b> of 9 tokens", 7, "left out <b>2</b> of 9 tokens"]}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert read_evidence(run_directory).notes == ["general examples repeat 3 times", "left out <b>2</b> of 9 tokens"]
+    page = built(run_directory)
+    assert "Told during the run: general examples repeat 3 times" in page.words
+    assert "left out <b>2</b> of 9 tokens" in page.words

@@ -69,6 +69,19 @@ class Evidence:
         value = self.manifest.get("methods")
         return [_method(raw) for raw in value if isinstance(raw, Mapping)] if isinstance(value, list) else []
 
+    @property
+    def notes(self) -> list[str]:
+        """What making the mixture and training had to tell the user, warnings first; each once."""
+        stages = self.section("stages")
+        found: dict[str, None] = {}
+        for kind in ("warnings", "notes"):
+            for name in ("data", "train"):
+                stage = stages.get(name)
+                told = stage.get(kind) if isinstance(stage, Mapping) else None
+                texts = told if isinstance(told, list) else []
+                found |= dict.fromkeys(text for text in texts if isinstance(text, str))
+        return list(found)
+
     def rows(self, *, role: Role | None = None, unit: Unit | None = None) -> list[Row]:
         """Returns the rows of the tasks: retention first, and in it the worst delta first (in margins), none last."""
         chosen = [row for row in self.comparison.tasks if role in (None, row.role) and unit in (None, row.unit)]

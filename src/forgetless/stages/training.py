@@ -16,9 +16,7 @@ from forgetless.mechanisms.adapters import merge_adapter
 from forgetless.methods.base import Context
 from forgetless.monitor_stage import facts_of, open_monitor
 from forgetless.progress import Reporter
-from forgetless.rundir import (
-    RunDirectory,
-)
+from forgetless.rundir import RunDirectory
 from forgetless.stages.scores import checks_of, load
 
 if TYPE_CHECKING:
