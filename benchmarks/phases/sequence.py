@@ -41,7 +41,7 @@ DOMAINS = {
     "intents": "domain_banking77/{}_10intents.jsonl",
     "shell": "domain_nl2bash/{}.jsonl",
 }
-NUM_TRAIN, NUM_TEST, STEPS, BATCH, RATE, LIMIT, MAX_TOKENS = 64, 16, 14, 4, 1e-3, 8, 256
+NUM_TRAIN, NUM_TEST, STEPS, BATCH, RATE, LIMIT, MAX_TOKENS = 64, 12, 12, 4, 1e-3, 6, 256
 QUICK = {"NUM_TRAIN": 8, "NUM_TEST": 4, "STEPS": 2, "LIMIT": 2}
 LORA: dict[str, Any] = {"lora": {"rank": 16}}
 

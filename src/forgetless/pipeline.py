@@ -15,12 +15,7 @@ from forgetless.job import Job, plan
 from forgetless.judging import build_pages
 from forgetless.progress import Reporter, Silent
 from forgetless.records import Comparison, Verdict
-from forgetless.rundir import (
-    RunDirectory,
-    library_versions,
-    refuse_foreign_file,
-    version,
-)
+from forgetless.rundir import RunDirectory, library_versions, refuse_foreign_file, version
 from forgetless.stages.copies import check_artefact, copies_stage
 from forgetless.stages.scores import base_stage, release_memory, tuned_stage
 from forgetless.stages.training import train_stage, trained_directory
@@ -28,7 +23,7 @@ from forgetless.stages.verdict import explained_comparison, walk_stage
 from forgetless.walking import check_budget
 
 if TYPE_CHECKING:
-    pass
+    from forgetless.data.examples import Example
 
 
 @dataclass(frozen=True)
@@ -164,16 +159,24 @@ def _free_directory(path: Path, identity: str, fresh: bool) -> RunDirectory:
 
 
 def mix_files(
-    domain: Path, general: Path, *, out: Path, share: float, seed: int = 0, reporter: Reporter | None = None
+    domain: Path,
+    general: Path | None,
+    *,
+    out: Path,
+    share: float,
+    writer: str = "",
+    seed: int = 0,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Writes a replay mixture of two files.
+    """Writes a replay mixture of two files, or of one and what a model writes itself.
 
     Args:
         domain: File of the domain examples; all are used.
-        general: File of the general examples to draw from.
+        general: File of the general examples to draw from; None lets the writer write them.
         out: File for the mixture, as JSON lines.
         share: Share of general examples in the final mixture, in [0, 1).
-        seed: Seed of the draw and of the order.
+        writer: Name of the base, where there is no file of general examples; what it writes is held apart from `core`.
+        seed: Seed of what is written, of the draw and of the order.
         reporter: Where warnings are shown.
 
     Returns:
@@ -182,16 +185,27 @@ def mix_files(
     Raises:
         ConfigError: The output would replace one of the sources, or the share is not in [0, 1).
         DataError: A file can't be read or written.
+        ModelError: The writer can't be loaded, or has no chat template.
+        RunError: Too little of what it writes can be used.
     """
-    from forgetless.data.mixing import replay_mixture, summarise_mixture
+    from forgetless.data.mixing import num_general_for_share, replay_mixture, summarise_mixture
+    from forgetless.data.sources import read_examples
+    from forgetless.writing import generate_replay
 
-    if out.resolve() in {domain.resolve(), general.resolve()}:
+    reporter = reporter or Silent()
+    if out.resolve() in {path.resolve() for path in (domain, general) if path is not None}:
         raise ConfigError(f"--out {out} is one of the sources: nothing of yours is written over")
     refuse_foreign_file(out)
+    source: Path | list[Example]
+    if general is None:
+        num = num_general_for_share(len(read_examples(domain)), share)
+        source = generate_replay(writer, num, seed=seed, reporter=reporter) if num else []
+    else:
+        source = general
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        mixture = replay_mixture(domain, general, share=share, seed=seed)
+        mixture = replay_mixture(domain, source, share=share, seed=seed)
     for warning in caught:
-        (reporter or Silent()).note(str(warning.message))
+        reporter.note(str(warning.message))
     write_examples(out, mixture)
     return asdict(summarise_mixture(mixture))

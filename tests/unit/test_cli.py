@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from forgetless import cli, pipeline, scoring
+from forgetless import cli, pipeline, scoring, writing
 from forgetless.cli import app
 from forgetless.config import Config, options
+from forgetless.data.examples import Example, Message
 from forgetless.errors import ConfigError, DataError, ModelError, RunError
 from forgetless.evaluate.endpoint import EndpointOptions
 from forgetless.flags import read_job
@@ -274,6 +275,28 @@ def test_mix_writes_an_exact_share(questions: Path, general: Path, tmp_path: Pat
     assert out.read_bytes() == first
     invoke(*line, "--seed", "1")
     assert out.read_bytes() != first
+
+
+def test_mix_lets_the_base_write_what_is_replayed(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Caught = {}
+
+    def generate(model: str, num: int, **options: Any) -> list[Example]:
+        asked.update(model=model, num=num, seed=options["seed"])
+        return [Example((Message("user", f"Q{n}?"), Message("assistant", "A.")), origin="self") for n in range(num)]
+
+    monkeypatch.setattr(writing, "generate_replay", generate)
+    out = tmp_path / "mix.jsonl"
+    line = ["mix", "--domain", str(questions), "--general", "self", "--out", str(out), "--share", "0.25", "--seed", "3"]
+    result = invoke(*line, "--model", "tiny")
+    assert result.exit_code == 0, result.output
+    assert asked == {"model": "tiny", "num": 8, "seed": 3}
+    assert [json.loads(text)["origin"] for text in out.read_text().splitlines()].count("self") == 8
+    for wrong in (line, ["--model", "tiny", *line[:3], "--general", "x.jsonl", *line[5:]]):
+        refused = invoke("mix", *[part for part in wrong if part != "mix"])
+        assert refused.exit_code == 2
+        assert "--general self and --model belong together" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize("target", ["questions", "general", "link", "precious", "directory"])

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from forgetless.errors import ConfigError
 from forgetless.flags import ConfigFile, Fresh, JsonFlag, OutDirectory, read_job
 from forgetless.terminal import TerminalReporter, command_line, console, show_phases, show_result
 
@@ -57,18 +58,23 @@ def train(overrides: dict[str, Any], config: ConfigFile = None, out: OutDirector
 
 def mix(
     domain: Annotated[Path, typer.Option(help="Domain examples.")],
-    general: Annotated[Path, typer.Option(help="General examples to replay.")],
+    general: Annotated[str, typer.Option(help="File of general examples to replay; `self`: --model writes them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to write.")],
     share: Annotated[
         float, typer.Option(help="General examples / all examples of the final mixture, in [0, 1).")
     ] = 0.1,
+    model: Annotated[str, typer.Option(help="The base, which writes the general examples of `self`.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of draw and order.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a replay mixture with an exact share of general examples."""
     from forgetless import pipeline
 
-    summary = pipeline.mix_files(domain, general, out=out, share=share, seed=seed, reporter=TerminalReporter())
+    if (general == "self") != bool(model):
+        raise ConfigError("--general self and --model belong together: the base writes the examples")
+    source = None if general == "self" else Path(general)
+    reporter = TerminalReporter()
+    summary = pipeline.mix_files(domain, source, out=out, share=share, writer=model, seed=seed, reporter=reporter)
     if as_json:
         print(json.dumps(summary))
         return
