@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetless.models import EMBEDDED_ALIAS
+from forgetless.embedded import EMBEDDED_ALIAS
 
 
 def keep_runs(path: Path, runs: Iterable[dict[str, Any]], *, key: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def wrap(base: Any, **options: Any) -> Any:
     """Puts a fresh LoRA adapter on a model; its start is the same every time."""
     from peft import LoraConfig, get_peft_model
 
-    from forgetless.models import quiet_transformers
+    from forgetless.quiet import quiet_transformers
 
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(0)

@@ -25,9 +25,10 @@ from benchmarks.keeping import keep_runs
 from benchmarks.methods.embedded import DOMAINS, split
 
 from forgetless.compare.comparison import compare
+from forgetless.embedded import cache_directory
 from forgetless.evaluate.runner import EvaluationOptions, evaluate
 from forgetless.evaluate.target import TARGET_LOSS, target_tasks
-from forgetless.models import cache_directory, load_model
+from forgetless.models import load_model
 from forgetless.progress import Silent
 from forgetless.records import SampleScore, read_scores
 from forgetless.tasks.base import Task, load_suite

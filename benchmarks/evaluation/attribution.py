@@ -24,10 +24,11 @@ import torch
 from forgetless.compare.attribution import attribute
 from forgetless.data.encoding import IGNORED, encode_example, tokenize
 from forgetless.data.examples import Example, Message
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.diagnosis import compare_tokenizers, end_tokens, question_base, question_tuned
 from forgetless.evaluate.probes import choose_lost
 from forgetless.evaluate.runner import EvaluationOptions, evaluate, open_model
-from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model
+from forgetless.models import LoadedModel, load_model
 from forgetless.records import SampleScore
 from forgetless.tasks.base import Task, load_suite
 

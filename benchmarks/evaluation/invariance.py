@@ -20,9 +20,10 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.local import LocalModel
 from forgetless.evaluate.runner import ask
-from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model
+from forgetless.models import LoadedModel, load_model
 from forgetless.records import SampleScore, Unit
 from forgetless.tasks.base import Task, load_suite
 

@@ -42,11 +42,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from forgetless.data.encoding import as_dicts, render_prompt
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.grading import conversation
 from forgetless.evaluate.harness import ForgetlessLM
 from forgetless.evaluate.packing import Backbone, pack_row
 from forgetless.evaluate.requests import LikelihoodRequest
-from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model, quiet_transformers
+from forgetless.models import LoadedModel, load_model
+from forgetless.quiet import quiet_transformers
 from forgetless.tasks.base import load_suite
 
 HERE = Path(__file__).parent

@@ -37,12 +37,13 @@ from forgetless.curve import Point
 from forgetless.data.encoding import encode_examples
 from forgetless.data.examples import Example, Message
 from forgetless.data.sources import read_examples
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.runner import evaluate
 from forgetless.evaluate.target import target_tasks
 from forgetless.mechanisms.batches import encode_batches
 from forgetless.methods import METHODS
 from forgetless.methods.base import Context, build_method
-from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model
+from forgetless.models import LoadedModel, load_model
 from forgetless.records import SampleScore, read_scores, write_scores
 from forgetless.repair.paths import AdapterPath
 from forgetless.tasks.base import load_suite

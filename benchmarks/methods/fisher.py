@@ -24,7 +24,8 @@ from torch import nn
 from forgetless.mechanisms.fisher import estimate_fisher
 from forgetless.mechanisms.quadratic import QuadraticPenalty
 from forgetless.mechanisms.weight_change import base_name, low_rank_updates
-from forgetless.models import load_model, quiet_transformers
+from forgetless.models import load_model
+from forgetless.quiet import quiet_transformers
 
 VOCABULARY = 40_000
 

@@ -38,6 +38,7 @@ from datasets import Dataset
 from forgetless.config import TrainingConfig
 from forgetless.data.encoding import Encoded, encode_examples
 from forgetless.data.sources import read_examples
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.mechanisms.batches import pad_batch
 from forgetless.mechanisms.divergence import divergence, top_distributions, whole_distributions
 from forgetless.mechanisms.logits import supervised_logits, supervised_targets
@@ -45,7 +46,8 @@ from forgetless.mechanisms.reference import as_base
 from forgetless.methods.base import Context, Method
 from forgetless.methods.kl import KLToBase
 from forgetless.methods.lora import LoRA
-from forgetless.models import EMBEDDED_ALIAS, load_model, quiet_transformers
+from forgetless.models import load_model
+from forgetless.quiet import quiet_transformers
 from forgetless.train.protection import attach
 from forgetless.train.trainer import AnswerTrainer, training_arguments
 

@@ -21,7 +21,8 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from forgetless import LoRA, RetentionMonitor, protect
-from forgetless.models import load_model, quiet_transformers
+from forgetless.models import load_model
+from forgetless.quiet import quiet_transformers
 
 HERE = Path(__file__).parent
 GENERAL = HERE.parents[1] / "examples" / "general" / "train.jsonl"

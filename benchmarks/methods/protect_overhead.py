@@ -26,7 +26,8 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from forgetless import protect
-from forgetless.models import load_model, quiet_transformers
+from forgetless.models import load_model
+from forgetless.quiet import quiet_transformers
 
 HERE = Path(__file__).parent
 KINDS = ("plain", "protected", "second")

@@ -26,8 +26,8 @@ import forgetless
 from forgetless.compare.comparison import compare
 from forgetless.config import parse_config
 from forgetless.data.sources import write_examples
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.target import target_names
-from forgetless.models import EMBEDDED_ALIAS
 from forgetless.phase_records import read_phases
 from forgetless.phases.plan import Sequel, plan_phases
 from forgetless.records import SampleScore, read_scores

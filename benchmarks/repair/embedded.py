@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.curve import Curve, CurvePoint, read_curve
-from forgetless.models import EMBEDDED_ALIAS
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.records import read_comparison
 from forgetless.repairing import repair
 

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 
 from forgetless.curve import Point
-from forgetless.models import EMBEDDED_ALIAS, load_model
+from forgetless.embedded import EMBEDDED_ALIAS
+from forgetless.models import load_model
 from forgetless.repair.checkpoints import Checkpoint
 from forgetless.repair.paths import WeightPath
 from forgetless.repair.saving import save_point

@@ -29,8 +29,9 @@ from forgetless.compare.comparison import compare
 from forgetless.compare.power import mcnemar_power
 from forgetless.data.encoding import IGNORED, encode_examples
 from forgetless.data.sources import read_examples
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.runner import EvaluationOptions, evaluate
-from forgetless.models import EMBEDDED_ALIAS, LoadedModel, load_model
+from forgetless.models import LoadedModel, load_model
 from forgetless.records import Row, SampleScore, Unit, read_scores, write_scores
 
 HERE = Path(__file__).parent

@@ -127,7 +127,7 @@ def check_model(
         ModelError: A model can't be loaded.
         RunError: The results can't be written.
     """
-    from forgetless.models import cache_directory
+    from forgetless.embedded import cache_directory
 
     reporter = reporter or Silent()
     checks = load_checks(_read_domain(domain or ()), tasks_directories)

@@ -97,7 +97,7 @@ def _memory() -> Finding:
 
 
 def _embedded_model() -> Finding:
-    from forgetless.models import EMBEDDED_ALIAS, INSTALL_EMBEDDED, cache_directory, embedded_gguf
+    from forgetless.embedded import EMBEDDED_ALIAS, INSTALL_EMBEDDED, cache_directory, embedded_gguf
 
     if (cache_directory() / "models" / EMBEDDED_ALIAS / "forgetless.json").is_file():
         return Finding("embedded model", True, f"{EMBEDDED_ALIAS}, converted")
@@ -107,7 +107,7 @@ def _embedded_model() -> Finding:
 
 
 def _cache() -> Finding:
-    from forgetless.models import cache_directory
+    from forgetless.embedded import cache_directory
 
     directory = cache_directory()
     try:
@@ -122,7 +122,7 @@ def _cache() -> Finding:
 
 
 def _disk() -> Finding:
-    from forgetless.models import cache_directory
+    from forgetless.embedded import cache_directory
 
     directory = cache_directory()
     while not directory.exists():

@@ -56,8 +56,9 @@ def evaluate_pair(
         ModelError: It is no adapter, or one of the two can't be loaded.
         RunError: The scores can't be written.
     """
+    from forgetless.embedded import cache_directory
     from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
-    from forgetless.models import adapter_base, attach_adapter, cache_directory, load_model
+    from forgetless.models import adapter_base, attach_adapter, load_model
 
     reporter = reporter or Silent()
     if isinstance(suite, str):

@@ -124,7 +124,8 @@ def start(
 
 def choose_directory(job: Job, identity: str, *, out: str | Path | None, name: str, fresh: bool) -> RunDirectory:
     """Returns where a run goes: `out`, or the first of runs/NAME, runs/NAME-2, ... that is free or holds this run."""
-    from forgetless.models import is_embedded, resolve_model
+    from forgetless.embedded import is_embedded
+    from forgetless.models import resolve_model
 
     if not is_embedded(job.config.model):
         resolve_model(job.config.model)  # a wrong path is refused before an earlier run is replaced

@@ -180,8 +180,8 @@ def repair(
         ModelError: The models can't be loaded, or don't belong together.
         RunError: Something can't be written, or healing failed.
     """
+    from forgetless.embedded import cache_directory
     from forgetless.healing import Healing
-    from forgetless.models import cache_directory
     from forgetless.repair.matching import match_models
 
     for model in (base, tuned):

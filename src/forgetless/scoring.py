@@ -37,9 +37,10 @@ def evaluate_model(
     reporter: Reporter | None = None,
 ) -> list[SampleScore]:
     """Loads a model, or reaches an endpoint, and evaluates it on a suite; with `out`, writes the scores there."""
+    from forgetless.embedded import cache_directory
     from forgetless.evaluate.endpoint import EndpointOptions, is_endpoint
     from forgetless.evaluate.runner import EvaluationOptions, evaluate, read_suite
-    from forgetless.models import cache_directory, load_model
+    from forgetless.models import load_model
 
     reporter = reporter or Silent()
     # What can be refused is, before the model is loaded.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from forgetless.data.examples import Example
 from forgetless.data.sources import write_examples
+from forgetless.embedded import cache_directory
 from forgetless.mechanisms.overlap import WINDOW_WORDS, split_words
 from forgetless.mechanisms.self_replay import ReplaySettings, Yield, write_replay
 from forgetless.mechanisms.writer import KeptTexts, Prompt, Text, Writer
-from forgetless.models import cache_directory
 from forgetless.progress import Reporter, Silent
 from forgetless.tasks.base import Task, load_suite
 

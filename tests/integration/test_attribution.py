@@ -19,7 +19,8 @@ from forgetless.data.examples import Example, Message
 from forgetless.evaluate import diagnosis
 from forgetless.evaluate.runner import evaluate
 from forgetless.judging import compare_files
-from forgetless.models import LoadedModel, load_model, quiet_transformers
+from forgetless.models import LoadedModel, load_model
+from forgetless.quiet import quiet_transformers
 from forgetless.records import Attribution, Cause, read_comparison, write_scores
 from forgetless.tasks.base import Task, load_task
 

@@ -17,7 +17,8 @@ from conftest import build_model, build_tokenizer
 from forgetless import walking
 from forgetless.cli import app
 from forgetless.curve import CurvePoint, Point, read_curve
-from forgetless.models import load_model, quiet_transformers
+from forgetless.models import load_model
+from forgetless.quiet import quiet_transformers
 from forgetless.records import read_comparison, read_scores
 from writers import stub_writer
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from forgetless import doctor, models
+from forgetless import doctor, embedded
 from forgetless.doctor import Finding, examine
 
 
@@ -79,11 +79,11 @@ def test_memory_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_embedded_model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "embedded_gguf", lambda: None)
-    assert finding("embedded model") == Finding("embedded model", False, "not installed", models.INSTALL_EMBEDDED)
-    monkeypatch.setattr(models, "embedded_gguf", lambda: cache / "model.gguf")
+    monkeypatch.setattr(embedded, "embedded_gguf", lambda: None)
+    assert finding("embedded model") == Finding("embedded model", False, "not installed", embedded.INSTALL_EMBEDDED)
+    monkeypatch.setattr(embedded, "embedded_gguf", lambda: cache / "model.gguf")
     assert "converted on first use" in finding("embedded model").detail
-    converted = cache / "models" / models.EMBEDDED_ALIAS / "forgetless.json"
+    converted = cache / "models" / embedded.EMBEDDED_ALIAS / "forgetless.json"
     converted.parent.mkdir(parents=True)
     converted.touch()
     assert finding("embedded model").detail == "smollm2-135m-instruct, converted"

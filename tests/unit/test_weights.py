@@ -13,7 +13,7 @@ from conftest import build_model
 from forgetless.errors import ModelError
 from forgetless.methods.base import Context
 from forgetless.methods.lora import LoRA
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 from forgetless.weights import fingerprint_weights
 
 

@@ -216,7 +216,8 @@ def _load_tokenizer(recipe: Recipe, notes: list[str]) -> Any:
     if source is None:
         notes.append(f"the tokenizer of {name} is not on this machine: template and lengths could not be checked")
         return None
-    from forgetless.models import load_tokenizer, quiet_transformers
+    from forgetless.models import load_tokenizer
+    from forgetless.quiet import quiet_transformers
 
     try:
         with quiet_transformers():
@@ -229,7 +230,7 @@ def _load_tokenizer(recipe: Recipe, notes: list[str]) -> Any:
 
 
 def _tokenizer_source(name: str) -> str | None:
-    from forgetless.models import EMBEDDED_ALIAS, cache_directory, is_embedded
+    from forgetless.embedded import EMBEDDED_ALIAS, cache_directory, is_embedded
 
     if is_embedded(name):
         directory = cache_directory() / "models" / EMBEDDED_ALIAS

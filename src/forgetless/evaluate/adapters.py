@@ -39,7 +39,8 @@ def base_of_adapter(tuned: TextModel, base: str) -> Iterator[TextModel | None]:
 
 
 def _is_on(model: Any, base: str) -> bool:
-    from forgetless.models import EMBEDDED_ALIAS, is_embedded, resolve_model
+    from forgetless.embedded import EMBEDDED_ALIAS, is_embedded
+    from forgetless.models import resolve_model
     from forgetless.quantised import quantisation
 
     is_quantised = getattr(model, "hf_quantizer", None) is not None

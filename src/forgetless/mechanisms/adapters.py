@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetless.errors import ConfigError
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from forgetless.embedded import is_embedded
 from forgetless.errors import ModelError
-from forgetless.models import adapter_base, hash_file, hub_id, is_embedded, resolve_model
+from forgetless.models import adapter_base, hash_file, hub_id, resolve_model
 
 # Equal for two models of one shape, in the order in which a difference says most.
 _SHAPE = (

@@ -63,8 +63,8 @@ def tuned_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
 
 
 def evaluation_options(job: Job, *, repeat: int = 0) -> EvaluationOptions:
+    from forgetless.embedded import cache_directory
     from forgetless.evaluate.runner import EvaluationOptions
-    from forgetless.models import cache_directory
 
     settings = job.config.evaluation
     cache = cache_directory() / "scores" if settings.cache else None

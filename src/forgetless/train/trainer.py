@@ -23,7 +23,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from forgetless.data.encoding import IGNORED, Encoded
 from forgetless.errors import RunError
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 from forgetless.train.protection import attach, reduce_token_losses, refuse_divergence
 from forgetless.train.weighting import AnsweredModel
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.adapters import base_of_adapter
 from forgetless.evaluate.function import FunctionModel
 from forgetless.evaluate.requests import GenerationRequest
 from forgetless.evaluate.runner import open_model
-from forgetless.models import EMBEDDED_ALIAS, load_model, load_tokenizer, quiet_transformers, save_model
+from forgetless.models import load_model, load_tokenizer, save_model
+from forgetless.quiet import quiet_transformers
 
 
 def save_adapter(base: Path, target: Path, **settings: Any) -> Path:

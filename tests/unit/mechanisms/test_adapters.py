@@ -11,7 +11,7 @@ from peft import LoHaConfig, LoraConfig, OSFConfig, get_peft_model
 from conftest import build_model
 from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import add_adapter, assert_base_frozen, is_base_behind_adapter, merge_adapter
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 
 
 def wrap(**options: Any) -> Any:

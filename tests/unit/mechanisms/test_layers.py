@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from conftest import build_model
 from forgetless.errors import ConfigError
 from forgetless.mechanisms.layers import find_layers
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 
 
 def depths(model: Any) -> dict[str, int]:

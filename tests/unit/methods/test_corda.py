@@ -19,7 +19,7 @@ from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import is_base_behind_adapter, lora_layers
 from forgetless.methods.base import Context, Method
 from forgetless.methods.corda import CorDA
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 from forgetless.train.trainer import train_model
 from training import GENERAL, context, mixture
 

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from conftest import build_model
 from forgetless.curve import Point
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 from forgetless.repair import intruders
 from forgetless.repair.intruders import find_intruders, left_vectors, scale_intruders, top_vectors
 from forgetless.repair.paths import AdapterPath, Matrix, WeightPath, state_reader

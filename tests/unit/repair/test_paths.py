@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from conftest import build_model
 from forgetless.curve import Point
 from forgetless.errors import ModelError
-from forgetless.models import quiet_transformers
+from forgetless.quiet import quiet_transformers
 from forgetless.repair.checkpoints import Checkpoint
 from forgetless.repair.paths import AdapterPath, WeightPath, is_scalable, state_reader
 
