@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-PAGES = (ROOT / "docs" / "budget.md", ROOT / "docs" / "embedded.md")
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("budget", "embedded", "phases"))
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -135,6 +135,42 @@ def embedded_recipes() -> str:
     )
 
 
+def phases_sequence() -> str:
+    """Each way through four domains: what it learned and kept, averaged over seeds."""
+    runs = load("phases/sequence.json")["runs"]
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for recipe in dict.fromkeys(run["recipe"] for run in runs):
+            group = [run for run in runs if run["recipe"] == recipe]
+            yield (
+                f"`{recipe}`",
+                len(group),
+                *(_figures(group, "answers", name, 100, "{:.1f}") for name in ("acc", "learning")),
+                *(_figures(group, "answers", name, 100, "{:+.1f}") for name in ("bwt",)),
+                *(_figures(group, "loss", name, 1, "{:.2f}") for name in ("acc", "learning")),
+                *(_figures(group, "loss", name, 1, "{:+.2f}") for name in ("bwt",)),
+                _spread([100 * run["general"][-1] for run in group], "{:+.1f}"),
+            )
+
+    return table(
+        "recipe",
+        "seeds",
+        "answers: ACC",
+        "learning",
+        "BWT",
+        "loss: ACC",
+        "learning",
+        "BWT",
+        "general skills",
+        rows=rows(),
+    )
+
+
+def _figures(group: list[dict[str, Any]], measure: str, name: str, factor: int, form: str) -> str:
+    values = [run[measure].get(name) for run in group]
+    return "" if None in values else _spread([factor * value for value in values], form)
+
+
 def _forgotten(run: dict[str, Any]) -> float:
     return -float(run["forgetting_free_without_reading"]["delta"])
 
@@ -157,6 +193,7 @@ def _spread(values: list[float], form: str) -> str:
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "budget_levels": ("budget/simulation.json", budget_levels),
     "embedded_recipes": ("methods/embedded.json", embedded_recipes),
+    "phases_sequence": ("phases/sequence.json", phases_sequence),
     "budget_walks": ("budget/walks.json", budget_walks),
 }
 

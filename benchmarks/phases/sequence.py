@@ -1,7 +1,7 @@
 """Four domains one after another on the embedded model: what each way of carrying on learns and keeps.
 
-    python benchmarks/phases/sequence.py run --work DIR [--recipes A,B] [--seeds 0,1,2] [--phases medical,sql] [--quick]
-    python benchmarks/phases/sequence.py summarise --work DIR      # writes sequence.json beside this script
+    python -m benchmarks.phases.sequence run --work DIR [--recipes A,B] [--seeds 0,1,2] [--phases medical,sql] [--quick]
+    python -m benchmarks.phases.sequence summarise --work DIR      # writes sequence.json beside this script
 
 `run` goes on where it was stopped, within a sequence too, and removes the weights of a sequence that is finished. Joint
 training sees the examples of all phases at once, as many steps as the sequence has together: what a sequence can hope
@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.keeping import keep_runs
 
 import forgetless
 from forgetless.compare.comparison import compare
@@ -168,7 +170,7 @@ def run(arguments: argparse.Namespace) -> None:
                 if recipe == "joint"
                 else run_sequence(recipe, phases, seed, sizes, place)
             )
-            row |= {"recipe": recipe, "phases": phases, "seed": seed, "sizes": sizes}
+            row |= {"recipe": recipe, "phases": phases, "seed": seed, "sizes": sizes, "rate": RATE, "batch": BATCH}
             row["seconds_of_last_start"] = round(time.monotonic() - started)
             part = done.with_suffix(".part")
             part.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
@@ -180,28 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def summarise(arguments: argparse.Namespace) -> None:
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(arguments.work.glob("*.json"))]
-    rows = [row for row in rows if row["sizes"]["STEPS"] == STEPS or arguments.quick]
-    results = {"settings": {"steps": STEPS, "batch": BATCH, "rate": RATE, "train": NUM_TRAIN, "test": NUM_TEST}}
     out = arguments.out or HERE / "sequence.json"
-    out.write_text(json.dumps(results | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
-    print("| recipe | seeds | ACC | learning | BWT | forgetting | ACC, nats | BWT, nats | general, end |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for recipe in RECIPES:
-        found = [row for row in rows if row["recipe"] == recipe]
-        if not found:
-            continue
-        cells = [_mean(row["answers"].get(key) for row in found) for key in ("acc", "learning", "bwt", "forgetting")]
-        cells = ["-" if cell is None else f"{100 * cell:.1f}" for cell in cells]
-        nats = [_mean(row["loss"].get(key) for row in found) for key in ("acc", "bwt")]
-        general = _mean(row["general"][-1] for row in found)
-        cells += ["-" if value is None else f"{value:.2f}" for value in nats]
-        cells.append("-" if general is None else f"{100 * general:+.1f}")
-        print(f"| {recipe} | {len(found)} | {' | '.join(cells)} |")
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    keep_runs(out, rows, key=("recipe", "phases", "seed", "sizes"))
 
 
 def main() -> None:

@@ -84,6 +84,9 @@ def walk(
 
     trail = Trail(Walker(path, loaded, tasks, base, judge, options=options, reporter=reporter), reach=reach)
     search(trail)
+    if trail.passed:
+        names = ", ".join(point.label for point in trail.passed)
+        reporter.note(f"not asked what they lost, since they learned too little to be chosen: {names}")
     seen, chosen = trail.seen, choose(trail.seen, reach=reach)
     if chosen is None:
         seen.append(judge_point(Point.scale(0.0), base, base, budget=budget, alpha=alpha))

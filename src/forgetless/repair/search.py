@@ -45,13 +45,15 @@ class Trail:
 
     Attributes:
         seen: What was looked at, in that order; the tuned model first.
+        passed: Points that were not worth a look, in that order.
     """
 
     seen: list[CurvePoint]
+    passed: list[Point]
 
     def __init__(self, look: Look, *, reach: Reach = reach) -> None:
         self._look, self._reach = look, reach
-        self.seen = []
+        self.seen, self.passed = [], []
 
     def look(self, point: Point) -> CurvePoint:
         """Looks at a point."""
@@ -66,8 +68,12 @@ class Trail:
             return True
         learned, tuned = self._look.learned(point), self.seen[0].learning
         if learned is None or tuned is None or best.learning is None:
-            return self._reach(point) > self._reach(best.point)
-        return learned > best.learning + GAIN * max(tuned, 0.0)
+            is_worth = self._reach(point) > self._reach(best.point)
+        else:
+            is_worth = learned > best.learning + GAIN * max(tuned, 0.0)
+        if not is_worth and point not in self.passed:
+            self.passed.append(point)
+        return is_worth
 
     def bisect(self, at: Callable[[float], Point], *, steps: int = STEPS) -> None:
         """Looks for the largest share within the budget; that at 0 is taken to be within it, that at 1 not."""

@@ -64,6 +64,7 @@ def test_what_would_learn_hardly_more_is_not_asked_what_it_lost() -> None:
     made = trail(lambda p: 0.03 if p.high > 0.5 else 0.0, lambda p: min(1.0, 1.98 * p.high))
     walk_line(made, layered=False)
     assert labels(made.seen) == ["tuned", "scale 0.5"]
+    assert [point.label for point in made.passed] == ["scale 0.75", "scale 0.875"]
 
 
 def test_layers_win_where_the_bottom_forgets_and_the_top_learns() -> None:
