@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("budget", "embedded", "phases"))
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("budget", "embedded", "phases", "repair"))
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -69,9 +69,10 @@ def budget_walks() -> str:
                 f"{100 * tuned['forgetting']:+.1f}",
                 ", ".join(tuned["forgot"]) or "none",
                 run["chosen"],
-                "" if kept is None else f"{100 * kept:.0f} %",
-                f"{100 * confirmed['forgetting']:+.1f}",
+                "" if kept is None else f"{max(0.0, 100 * kept):.0f} %",
+                f"{100 * confirmed['forgetting'] + 0.0:+.1f}",
                 f"{100 * confirmed['forgetting_upper']:+.1f}",
+                confirmed["num_samples"],
                 run["curve"]["verdict"],
             )
 
@@ -84,6 +85,7 @@ def budget_walks() -> str:
         "learning kept",
         "confirmed",
         "bound",
+        "samples",
         "verdict",
         rows=rows(),
     )
@@ -132,6 +134,27 @@ def embedded_recipes() -> str:
         "KL to base",
         "time / plain",
         rows=rows(),
+    )
+
+
+def repair_points() -> str:
+    """The points of each repair on the selection half, and the chosen one on the other."""
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for run in load("repair/embedded.json")["runs"]:
+            for point in run["points"]:
+                yield (
+                    f"`{run['model']}`",
+                    f"**{point['point']}**" if point["point"] == run["chosen"] else point["point"],
+                    f"{100 * point['forgetting']:+.1f}",
+                    "" if point["loss_back"] is None else f"{point['loss_back']:.0%}",
+                    f"{point['learning']:.3f}",
+                    f"{point['learning_kept']:.0%}",
+                    ", ".join(point["forgot"]) or "none",
+                )
+
+    return table(
+        "model", "point", "points lost", "of it back", "learned (nats per token)", "of it kept", "forgot", rows=rows()
     )
 
 
@@ -193,6 +216,7 @@ def _spread(values: list[float], form: str) -> str:
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "budget_levels": ("budget/simulation.json", budget_levels),
     "embedded_recipes": ("methods/embedded.json", embedded_recipes),
+    "repair_points": ("repair/embedded.json", repair_points),
     "phases_sequence": ("phases/sequence.json", phases_sequence),
     "budget_walks": ("budget/walks.json", budget_walks),
 }

@@ -1,7 +1,7 @@
 """Repairing adapters and weights of the embedded model that a risky recipe broke: what comes back, what is kept.
 
-    python benchmarks/repair/embedded.py run --work DIR --models A,B --data FILE,FILE [--limit N] [--heal]
-    python benchmarks/repair/embedded.py summarise --work DIR       # writes embedded.json beside this script
+    python -m benchmarks.repair.embedded run --work DIR --models A,B --data FILE,FILE [--limit N] [--heal]
+    python -m benchmarks.repair.embedded summarise --work DIR       # writes embedded.json beside this script
 
 Models are directories: adapters on the embedded model (`benchmarks/methods/embedded.py` leaves some in its `models/`),
 or whole weights. Data are held-out examples, one file per model. `repair` is called as the command calls it, once per
@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.keeping import keep_runs
 
 from forgetless.curve import Curve, CurvePoint, read_curve
 from forgetless.embedded import EMBEDDED_ALIAS
@@ -70,6 +72,7 @@ def shares(entry: CurvePoint, curve: Curve) -> dict[str, Any]:
         "learning": None if entry.learning is None else round(entry.learning, 4),
         "loss_back": round(1 - entry.forgetting / lost, 3) if lost > 0 else None,
         "learning_kept": round(entry.learning / whole, 3) if whole and entry.learning is not None else None,
+        "forgot": list(entry.forgot),
         "is_within": entry.is_within,
     }
 
@@ -135,8 +138,7 @@ def main() -> None:
         options = {name: getattr(arguments, name) for name in ("suite", "limit", "margin", "heal")}
         run(arguments.work, *names, **options)
     else:
-        found = {"schema": 1, "base": EMBEDDED_ALIAS, "runs": summarise(arguments.work)}
-        (HERE / "embedded.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        keep_runs(HERE / "embedded.json", summarise(arguments.work), key=("model", "options"))
 
 
 if __name__ == "__main__":

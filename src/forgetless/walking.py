@@ -159,7 +159,7 @@ def _curve_point(point: Point, comparison: Comparison, bound: float | None) -> C
     forgot = [row.task for row in comparison.tasks if row.status is Status.FORGOT]
     return CurvePoint(
         point=point,
-        forgetting=-pooled.delta,
+        forgetting=0.0 - pooled.delta,  # not -0.0 where nothing changed
         forgetting_upper=bound,
         learning=_learning(comparison),
         forgot=forgot,

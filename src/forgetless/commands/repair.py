@@ -103,12 +103,15 @@ def show_curve(result: RepairResult) -> None:
     table = Table(
         "point",
         Column("lost", justify="right"),
-        Column(f"at most ({100 * curve.level:.0f} %)", justify="right"),
+        Column("at most", justify="right"),
         Column("learned", justify="right"),
         Column("kept", justify="right"),
-        "",
+        Column("", overflow="fold", min_width=23),
         box=box.SIMPLE_HEAD,
-        title=f"points that were tried, on the selection half (n = {curve.tuned.num_samples})",
+        title=(
+            f"points that were tried, on the selection half (n = {curve.tuned.num_samples}; at most: upper "
+            f"{100 * curve.level:.0f} % bound)"
+        ),
         title_justify="left",
     )
     for entry in curve.points:
