@@ -140,8 +140,9 @@ class Curve:
             found = f"the tuned model broke the budget of {budget}; {self.chosen.label} is within it{learned}"
         if self.confirmed is None:
             return f"{found}; not confirmed yet"
-        lost = _points(self.confirmed.forgetting)
-        where = f"on {self.confirmed.num_samples} samples that nothing had looked at it lost {lost}"
+        lost = self.confirmed.forgetting
+        change = f"lost {_points(lost)}" if lost >= 0 else f"gained {_points(-lost)}"
+        where = f"on {self.confirmed.num_samples} samples that nothing had looked at it {change}"
         if self.verdict == "PASS":
             return f"{found}; {where}, no drop larger than the budget"
         if self.confirmed.forgot:
