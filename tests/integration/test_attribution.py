@@ -255,7 +255,7 @@ def test_a_run_explains_what_it_lost_and_remembers_it(
     data.write_text("".join(json.dumps({"question": q, "answer": a.lower()}) + "\n" for q, a in ROWS))
     flags = [
         *("run", "--model", str(base.directory), "--data", str(data), "--test", str(data), "--suite", "herbs"),
-        *("--tasks-dir", str(base.tasks), "--method", "none", "--learning-rate", "3e-3", "--max-steps", "40"),
+        *("--tasks-dir", str(base.tasks), "--method", "none", "--learning-rate", "3e-3", "--max-steps", "80"),
         *("--batch-size", "24", "--max-tokens", "64", "--out", str(tmp_path / "out"), "--device", "cpu"),
     ]
     result = CliRunner().invoke(app, flags)
