@@ -78,15 +78,16 @@ def _show_written(console: Console, advice: Advice, written: Sequence[tuple[Path
 
 def show_pilot(console: Console, pilot: Pilot) -> None:
     """Prints what a few steps at each rate did, and the recommendation."""
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title=f"pilot, {pilot.steps} steps at each rate"
-    )
-    for column in ("learning rate", "learned", "95 %", "KL to base", "general text", "answers", "KL per nat learned"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = f"pilot, {pilot.steps} steps at each rate"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left", title=title)
+    # Titles may be folded, figures may not: they fit into 80 columns together.
+    widths = {"rate": 10, "learned": 7, "95 %": 16, "KL to base": 7, "text": 7, "answers": 7, "KL per nat": 7}
+    for name, width in widths.items():
+        table.add_column(name, justify="right", min_width=width)
     for leg in pilot.legs:
         mark = " *" if leg.learning_rate == pilot.recommended else ""
         if leg.failure:
-            table.add_row(f"{leg.learning_rate:.3g}{mark}", leg.failure)
+            table.add_row(f"{leg.learning_rate:.3g}{mark}", *("-" for _ in list(widths)[1:]))
             continue
         table.add_row(
             f"{leg.learning_rate:.3g}{mark}",
@@ -100,8 +101,12 @@ def show_pilot(console: Console, pilot: Pilot) -> None:
     console.print()
     console.print(table)
     console.print(
-        "nats per token: learned = fall of the held-out loss; general text, answers = rise of their cross-entropy",
+        "nats per token: learned = fall of the held-out loss; text, answers = rise of the cross-entropy of general "
+        "ones; KL per nat = KL to the base for each nat learned",
         highlight=False,
         style="dim",
     )
+    for leg in pilot.legs:
+        if leg.failure:
+            console.print(f"{leg.learning_rate:.3g}: {leg.failure}", highlight=False, markup=False)
     console.print(pilot.reason, highlight=False, markup=False)
