@@ -96,7 +96,7 @@ def main() -> None:
     out.mkdir(exist_ok=True)
     if arguments.action == "summarise":
         runs = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
-        keep_runs(HERE / "walks.json", runs, key=("adapter", "budget", "seed"))
+        keep_runs(HERE / "walks.json", runs, key=("adapter", "budget", "seed", "left_out"))
         return
     left_out = [name for name in arguments.leave_out.split(",") if name]
     names = (

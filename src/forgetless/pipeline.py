@@ -190,8 +190,6 @@ def mix_files(
         RunError: Too little of what it writes can be used.
     """
     from forgetless.data.mixing import num_general_for_share, replay_mixture, summarise_mixture
-    from forgetless.data.sources import read_examples
-    from forgetless.writing import generate_replay
 
     reporter = reporter or Silent()
     if out.resolve() in {path.resolve() for path in (domain, general) if path is not None}:
@@ -199,6 +197,9 @@ def mix_files(
     refuse_foreign_file(out)
     source: Path | list[Example]
     if general is None:
+        from forgetless.data.sources import read_examples
+        from forgetless.writing import generate_replay
+
         num = num_general_for_share(len(read_examples(domain)), share)
         source = generate_replay(writer, num, seed=seed, reporter=reporter) if num else []
     else:
