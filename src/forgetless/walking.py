@@ -112,6 +112,7 @@ class Walker:
         self.tasks = [task for task in tasks if task.name != TARGET_LOSS]
         self.base = [score for score in base if score.task == TARGET_LOSS]
         self.asked: dict[Point, list[SampleScore]] = {}
+        self.at: Point | None = None
 
     def __call__(self, point: Point) -> CurvePoint:
         targets = self._ask_targets(point)
@@ -132,7 +133,11 @@ class Walker:
         return self.asked[point]
 
     def _moved(self, point: Point) -> LoadedModel:
-        self.path.move(point)
+        # Whole weights are read from disk for every move. What else moves the path (healing) is followed by points of a
+        # new kind, never by the one that was asked last.
+        if point != self.at:
+            self.path.move(point)
+            self.at = point
         return replace(self.loaded, model=self.path.model)
 
 
