@@ -146,7 +146,7 @@ def repair_points() -> str:
                 yield (
                     f"`{run['model']}`",
                     f"**{point['point']}**" if point["point"] == run["chosen"] else point["point"],
-                    f"{100 * point['forgetting']:+.1f}",
+                    "not asked" if point["forgetting"] is None else f"{100 * point['forgetting']:+.1f}",
                     "" if point["loss_back"] is None else f"{point['loss_back']:.0%}",
                     f"{point['learning']:.3f}",
                     f"{point['learning_kept']:.0%}",

@@ -11,6 +11,8 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers beside one another: a tiny model gains nothing from a second thread
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -61,17 +61,23 @@ def kind_of(entry: CurvePoint) -> str:
     return "tuned" if entry.point.is_tuned else "scale" if entry.point.low == entry.point.high else "layers"
 
 
+def rounded(value: float | None, digits: int) -> float | None:
+    """Returns a figure rounded; None stays None."""
+    return None if value is None else round(value, digits)
+
+
 def shares(entry: CurvePoint, curve: Curve) -> dict[str, Any]:
     """Returns what a point brings back of the loss and keeps of the learning, both as shares of the tuned model's."""
     lost, whole = curve.tuned.forgetting, curve.tuned.learning
+    back = None if not lost or lost < 0 or entry.forgetting is None else 1 - entry.forgetting / lost
     return {
         "point": entry.point.label,
         "kind": kind_of(entry),
-        "forgetting": round(entry.forgetting, 4),
-        "forgetting_upper": round(entry.forgetting_upper, 4),
-        "learning": None if entry.learning is None else round(entry.learning, 4),
-        "loss_back": round(1 - entry.forgetting / lost, 3) if lost > 0 else None,
-        "learning_kept": round(entry.learning / whole, 3) if whole and entry.learning is not None else None,
+        "forgetting": rounded(entry.forgetting, 4),  # None where a task was forgotten before the others were asked
+        "forgetting_upper": rounded(entry.forgetting_upper, 4),
+        "learning": rounded(entry.learning, 4),
+        "loss_back": rounded(back, 3),
+        "learning_kept": rounded(entry.learning / whole, 3) if whole and entry.learning is not None else None,
         "forgot": list(entry.forgot),
         "is_within": entry.is_within,
     }

@@ -65,17 +65,18 @@ class CurvePoint:
 
     Attributes:
         point: Where it lies.
-        forgetting: base - point in the pool of the retention grades, positive = forgot, in score units.
-        forgetting_upper: Upper one-sided bound of it at the level that selects.
+        forgetting: base - point in the pool of the retention grades, positive = forgot, in score units; None where a
+            task was FORGOT before the others were asked.
+        forgetting_upper: Upper one-sided bound of it at the level that selects; None likewise.
         learning: Held-out loss of the base minus that of the point, in nats per token; None without held-out data.
         forgot: Retention tasks that are FORGOT there.
         is_within: Whether the bound is within the budget and no task is FORGOT.
-        num_samples: Retention samples in the pool.
+        num_samples: Retention samples in the pool; those of the tasks that were asked where there is no pool.
     """
 
     point: Point
-    forgetting: float
-    forgetting_upper: float
+    forgetting: float | None
+    forgetting_upper: float | None
     learning: float | None
     forgot: Sequence[str]
     is_within: bool
@@ -85,7 +86,8 @@ class CurvePoint:
     def reason(self) -> str:
         """Why the point is within the budget or not, in a few words."""
         if self.forgot:
-            return f"forgot {', '.join(self.forgot)}"
+            rest = "" if self.forgetting is not None else "; the rest was not asked"
+            return f"forgot {', '.join(self.forgot)}{rest}"
         return "within the budget" if self.is_within else "may have lost more than the budget"
 
 
@@ -138,7 +140,7 @@ class Curve:
             found = f"no point that learned anything was within the budget of {budget}: the base is what is left"
         else:
             found = f"the tuned model broke the budget of {budget}; {self.chosen.label} is within it{learned}"
-        if self.confirmed is None:
+        if self.confirmed is None or self.confirmed.forgetting is None:
             return f"{found}; not confirmed yet"
         lost = self.confirmed.forgetting
         change = f"lost {_points(lost)}" if lost >= 0 else f"gained {_points(-lost)}"
@@ -147,7 +149,7 @@ class Curve:
             return f"{found}; {where}, no drop larger than the budget"
         if self.confirmed.forgot:
             return f"{found}; {where}, and it forgot {', '.join(self.confirmed.forgot)}: the budget is MISSED"
-        if self.confirmed.forgetting > self.budget:
+        if lost > self.budget:
             return f"{found}; {where}, more than the budget: it is not confirmed"
         return f"{found}; {where}, within the budget, but so few samples can't exclude more"
 
@@ -189,6 +191,10 @@ def _points(value: float) -> str:
     return f"{100 * value:.1f} points"
 
 
+def _optional(raw: Any) -> float | None:
+    return None if raw is None else float(raw)
+
+
 def _point(raw: Mapping[str, Any]) -> Point:
     return Point(float(raw["low"]), float(raw["high"]), str(raw.get("kind", "line")))
 
@@ -196,9 +202,9 @@ def _point(raw: Mapping[str, Any]) -> Point:
 def _curve_point(raw: Mapping[str, Any]) -> CurvePoint:
     return CurvePoint(
         point=_point(raw["point"]),
-        forgetting=float(raw["forgetting"]),
-        forgetting_upper=float(raw["forgetting_upper"]),
-        learning=None if raw["learning"] is None else float(raw["learning"]),
+        forgetting=_optional(raw["forgetting"]),
+        forgetting_upper=_optional(raw["forgetting_upper"]),
+        learning=_optional(raw["learning"]),
         forgot=[str(name) for name in raw["forgot"]],
         is_within=bool(raw["is_within"]),
         num_samples=int(raw["num_samples"]),

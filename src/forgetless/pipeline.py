@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forgetless.budgeting import check_budget
 from forgetless.config import Config
 from forgetless.data.sources import write_examples
 from forgetless.errors import ConfigError
@@ -20,7 +21,6 @@ from forgetless.stages.copies import check_artefact, copies_stage
 from forgetless.stages.scores import base_stage, release_memory, tuned_stage
 from forgetless.stages.training import train_stage, trained_directory
 from forgetless.stages.verdict import explained_comparison, walk_stage
-from forgetless.walking import check_budget
 
 if TYPE_CHECKING:
     from forgetless.data.examples import Example

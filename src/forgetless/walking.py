@@ -16,21 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forgetless.compare.comparison import compare
-from forgetless.config import GateConfig
 from forgetless.curve import Curve, CurvePoint, Point
 from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.runner import EvaluationOptions, evaluate
-from forgetless.evaluate.target import TARGET_ANSWERS, TARGET_LOSS
+from forgetless.evaluate.target import TARGET_LOSS
 from forgetless.mechanisms.adapters import merge_adapter
 from forgetless.progress import Reporter
-from forgetless.records import Comparison, Role, SampleScore, Status, read_scores
+from forgetless.records import Comparison, Role, SampleScore, Status
 from forgetless.repair.search import Reach, Trail, choose, reach, walk_line
-from forgetless.rundir import RunDirectory, keep_scores
 from forgetless.tasks.base import Task
-from forgetless.tasks.halves import split_in_halves
 
 if TYPE_CHECKING:
-    from forgetless.job import Job
     from forgetless.models import LoadedModel
     from forgetless.repair.paths import Path as ModelPath
     from forgetless.repair.paths import RepairPath
@@ -77,12 +73,9 @@ def walk(
         ConfigError: The suite has no retention task in grades.
     """
 
-    def judge(point: Point, scores: list[SampleScore]) -> CurvePoint:
-        if keep is not None:
-            keep(point, scores)
-        return judge_point(point, base, scores, budget=budget, alpha=alpha, cross_entropy_margin=cross_entropy_margin)
-
-    trail = Trail(Walker(path, loaded, tasks, base, judge, options=options, reporter=reporter), reach=reach)
+    limits = {"budget": budget, "alpha": alpha, "cross_entropy_margin": cross_entropy_margin}
+    walker = Walker(path, loaded, tasks, base, limits=limits, keep=keep, options=options, reporter=reporter)
+    trail = Trail(walker, reach=reach)
     search(trail)
     if trail.passed:
         names = ", ".join(point.label for point in trail.passed)
@@ -94,7 +87,11 @@ def walk(
 
 
 class Walker:
-    """Moves a model to points, and asks it there: the held-out loss first, and the rest where it is wanted."""
+    """Moves a model to points, and asks it there: the held-out loss first, and the rest where it is wanted.
+
+    A point where a task is FORGOT can't be chosen, whatever else it kept. So tasks that an earlier point forgot are
+    asked first, and where one of them is FORGOT by itself, the others are not asked.
+    """
 
     def __init__(
         self,
@@ -102,29 +99,53 @@ class Walker:
         loaded: LoadedModel,
         tasks: Sequence[Task],
         base: Sequence[SampleScore],
-        judge: Callable[[Point, list[SampleScore]], CurvePoint],
         *,
+        limits: dict[str, float],
+        keep: KeepScores | None,
         options: EvaluationOptions | None,
         reporter: Reporter,
     ) -> None:
-        self.path, self.loaded, self.judge, self.options, self.reporter = path, loaded, judge, options, reporter
+        self.path, self.loaded, self.base, self.limits = path, loaded, base, limits
+        self.keep, self.options, self.reporter = keep, options, reporter
         self.targets = [task for task in tasks if task.name == TARGET_LOSS]
         self.tasks = [task for task in tasks if task.name != TARGET_LOSS]
-        self.base = [score for score in base if score.task == TARGET_LOSS]
+        self.forgotten: set[str] = set()  # at any point so far
         self.asked: dict[Point, list[SampleScore]] = {}
         self.at: Point | None = None
 
     def __call__(self, point: Point) -> CurvePoint:
-        targets = self._ask_targets(point)
-        with self.reporter.task(f"Walking to the base: {point.label}") as progress:
-            scores = evaluate(self._moved(point), self.tasks, options=self.options, progress=progress)
-        entry = self.judge(point, scores + targets)
-        learned = "" if entry.learning is None else f", learned {entry.learning:.3f} nats per token"
-        self.reporter.note(f"{point.label}: lost {100 * entry.forgetting:+.1f} points{learned}; {entry.reason}")
+        scores = self._ask_targets(point)
+        entry = None
+        if first := [task for task in self.tasks if task.name in self.forgotten]:
+            scores = scores + self._ask(point, first, "what was forgotten before")
+            entry = judge_part(point, self.base, scores, num_gated=self._num_gated, **self.limits)
+        if entry is None:
+            scores = scores + self._ask(point, [task for task in self.tasks if task not in first])
+            entry = judge_point(point, self.base, scores, **self.limits)
+        self.forgotten.update(entry.forgot)
+        if self.keep is not None:
+            self.keep(point, scores)
+        self._tell(entry)
         return entry
 
     def learned(self, point: Point) -> float | None:
-        return _learning(compare(self.base, self._ask_targets(point))) if self.targets else None
+        base = [score for score in self.base if score.task == TARGET_LOSS]
+        return _learning(compare(base, self._ask_targets(point))) if self.targets else None
+
+    @property
+    def _num_gated(self) -> int:
+        """Rows that are judged together: the retention tasks and their pool."""
+        return 1 + sum(task.spec.role is Role.RETENTION for task in self.tasks)
+
+    def _tell(self, entry: CurvePoint) -> None:
+        lost = "" if entry.forgetting is None else f"lost {100 * entry.forgetting:+.1f} points"
+        learned = "" if entry.learning is None else f"learned {entry.learning:.3f} nats per token"
+        figures = ", ".join(figure for figure in (lost, learned) if figure)
+        self.reporter.note(f"{entry.point.label}: {f'{figures}; ' if figures else ''}{entry.reason}")
+
+    def _ask(self, point: Point, tasks: Sequence[Task], what: str = "") -> list[SampleScore]:
+        with self.reporter.task(f"Walking to the base: {point.label}{what and f', {what}'}") as progress:
+            return evaluate(self._moved(point), tasks, options=self.options, progress=progress)
 
     def _ask_targets(self, point: Point) -> list[SampleScore]:
         if point not in self.asked:
@@ -155,6 +176,57 @@ def judge_point(
     strict = compare(base, tuned, alpha=alpha, **limits)
     bound = compare(base, tuned, alpha=1 - LEVEL, **limits).pooled.forgetting_upper
     return _curve_point(point, strict, bound)
+
+
+def judge_part(
+    point: Point,
+    base: Sequence[SampleScore],
+    tuned: Sequence[SampleScore],
+    *,
+    num_gated: int,
+    budget: float,
+    alpha: float = 0.05,
+    cross_entropy_margin: float = 0.05,
+) -> CurvePoint | None:
+    """Judges a point by a part of the tasks, where that is enough to know that it can't be chosen.
+
+    Args:
+        point: The point.
+        base: The base's scores on all tasks.
+        tuned: The point's on some of them.
+        num_gated: Rows that `judge_point` would judge together.
+        budget: Largest tolerated drop in score units.
+        alpha: Level at which a task is FORGOT.
+        cross_entropy_margin: Largest tolerated rise of a retention cross-entropy.
+
+    Returns:
+        The point with the tasks that are FORGOT whatever the others say: a p-value that `num_gated` times (Bonferroni)
+        is within alpha is so under Holm as well. Its forgetting is None. None where there is no such task.
+    """
+    asked = {score.task for score in tuned}
+    comparison = compare(
+        [score for score in base if score.task in asked],
+        tuned,
+        margin=budget,
+        alpha=alpha,
+        cross_entropy_margin=cross_entropy_margin,
+    )
+    forgot = [
+        row.task
+        for row in comparison.tasks
+        if row.status is Status.FORGOT and row.p_value is not None and row.p_value * num_gated <= alpha
+    ]
+    if not forgot:
+        return None
+    return CurvePoint(
+        point=point,
+        forgetting=None,
+        forgetting_upper=None,
+        learning=_learning(comparison),
+        forgot=forgot,
+        is_within=False,
+        num_samples=sum(row.num_samples for row in comparison.tasks if row.role is Role.RETENTION),
+    )
 
 
 def _curve_point(point: Point, comparison: Comparison, bound: float | None) -> CurvePoint:
@@ -251,109 +323,6 @@ def _changed_reader(model: Any, read_base: Any) -> Any:
         if not parameter.detach().cpu().equal(read_base(name).to(parameter.dtype))
     }
     return lambda name: changed[name] if name in changed else read_base(name)
-
-
-def check_budget(job: Job) -> None:
-    """Refuses a budget that the suite can't keep, before anything is loaded.
-
-    Args:
-        job: The job; one without a budget is fine.
-
-    Raises:
-        ConfigError: A margin stands beside the budget, or a task can't be split in halves.
-    """
-    config = job.config
-    if config.budget is None:
-        return
-    if "margin" in config.gate.model_fields_set and config.gate.margin not in (GateConfig().margin, config.budget):
-        raise ConfigError(
-            f"budget {config.budget} and gate.margin {config.gate.margin} both say how much may be lost: name one"
-        )
-    if not any(task.spec.role is Role.RETENTION and task.spec.kind != "perplexity" for task in job.suite):
-        raise ConfigError("a budget needs a suite of forgetless's own retention tasks: evaluation.suite has none")
-    _halves(job)
-
-
-def tasks_of(job: Job, *, side: str) -> list[Task]:
-    """Returns what a side is asked in a run: with a budget, the artefact is asked the confirmation half only."""
-    tasks = [*job.suite, *job.targets]
-    if job.config.budget is None:
-        return tasks
-    confirmation = _halves(job)[1]
-    if side != "base":
-        return confirmation
-    # No point is asked for free answers to held-out questions on its way, so the base needn't be either.
-    return [half if task.name == TARGET_ANSWERS else task for task, half in zip(tasks, confirmation, strict=True)]
-
-
-def _halves(job: Job) -> tuple[list[Task], list[Task]]:
-    return split_in_halves([*job.suite, *job.targets], seed=job.config.seed)
-
-
-def keep_selection(job: Job, directory: RunDirectory, scores: Sequence[SampleScore]) -> list[SampleScore]:
-    """Puts the base's scores on the selection half aside, in a run with a budget.
-
-    Args:
-        job: The job.
-        directory: The run directory.
-        scores: The base's scores.
-
-    Returns:
-        The scores that a verdict may rest on.
-    """
-    if job.config.budget is None:
-        return list(scores)
-    chosen = {(task.name, str(sample["id"])) for task in _halves(job)[0] for sample in task.samples}
-    keep_scores(directory.selection("base"), [s for s in scores if (s.task, s.sample_id) in chosen])
-    return [score for score in scores if (score.task, score.sample_id) not in chosen]
-
-
-def save_best_point(
-    job: Job,
-    directory: RunDirectory,
-    loaded: LoadedModel,
-    *,
-    load: Callable[[str], LoadedModel],
-    options: EvaluationOptions,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Walks from what training left to the best point within the budget, and saves that as the run's model.
-
-    Args:
-        job: The job, with a budget.
-        directory: The run directory; `curve.json` and `model/` are written.
-        loaded: What training left, read back.
-        load: Loads a model by its name.
-        options: How points are evaluated.
-        reporter: Where to tell how far it is.
-
-    Returns:
-        What the manifest says of the walk.
-    """
-    from forgetless.models import save_model
-
-    config = job.config
-    assert config.budget is not None
-    # The held-out loss is enough to see what a point has learned; free answers would double the time.
-    tasks = [task for task in _halves(job)[0] if task.name != TARGET_ANSWERS]
-    asked = {task.name for task in tasks}
-    path, moved = open_path(loaded, job.base_name, load=load)
-    curve = walk(
-        path,
-        moved,
-        tasks,
-        [score for score in read_scores(directory.selection("base")) if score.task in asked],
-        budget=config.budget,
-        alpha=config.gate.alpha,
-        cross_entropy_margin=config.gate.cross_entropy_margin,
-        options=options,
-        reporter=reporter,
-        keep=lambda point, scores: keep_scores(directory.selection(point.label), scores),
-    )
-    path.move(curve.chosen)
-    save_model(merge_adapter(path.model) if config.merge else path.model, moved.tokenizer, directory.model)
-    write_curve(directory.curve, curve)
-    return {"chosen": curve.chosen.label, "num_points": len(curve.points), "learning_kept": curve.learning_kept}
 
 
 def write_curve(path: Path, curve: Curve) -> None:

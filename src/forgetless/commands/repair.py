@@ -126,8 +126,8 @@ def _cells(entry: CurvePoint, curve: Curve) -> list[str]:
     learned, whole = entry.learning, curve.tuned.learning
     return [
         f"{entry.point.label}{' *' if entry.point == curve.chosen else ''}",
-        f"{100 * entry.forgetting:+.1f}",
-        f"{100 * entry.forgetting_upper:+.1f}",
+        "-" if entry.forgetting is None else f"{100 * entry.forgetting:+.1f}",
+        "-" if entry.forgetting_upper is None else f"{100 * entry.forgetting_upper:+.1f}",
         "-" if learned is None else f"{learned:+.3f}",
         "-" if learned is None or whole is None or whole <= 0 else f"{100 * learned / whole:.0f} %",
         escape(entry.reason),

@@ -10,23 +10,27 @@ from forgetless.records import Unit
 from forgetless.report.figures import Figure, label, page_axis, page_layout
 from forgetless.report.wording import NONE, figure
 
+LEFT_OUT = " Points that forgot a task before the others were asked have no place here; the table lists them."
+
 
 def budget_figure(curve: Curve) -> Figure:
     """Returns learning against forgetting for each point that was tried, with the budget as a line."""
     confirmed = [] if curve.confirmed is None else [curve.confirmed]
     within = [entry for entry in curve.points if entry.is_within and entry.point != curve.chosen]
-    beyond = [entry for entry in curve.points if not entry.is_within]
+    beyond = [entry for entry in curve.points if not entry.is_within and entry.forgetting is not None]
     groups: list[tuple[str, list[CurvePoint], str, str]] = [
         ("within the budget", within, "@kept", "circle"),
         ("may exceed it", beyond, "@undecided", "circle-open"),
         ("chosen", [curve.selected], "@kept", "star"),
         ("chosen, confirmation half", confirmed, "@ink", "diamond-open"),
     ]
+    left_out = "" if all(entry.forgetting is not None for entry in curve.points) else LEFT_OUT
     return Figure(
         name="budget-curve",
         title="From the tuned model towards the base",
         caption="Learning against forgetting of every point that was tried, on the half of the suite that selects; the "
-        f"bar reaches to the one-sided {100 * curve.level:.0f} % bound. Left of the line is within the budget.",
+        f"bar reaches to the one-sided {100 * curve.level:.0f} % bound. Left of the line is within the budget."
+        f"{left_out}",
         data=[_trace(name, group, colour, symbol, curve) for name, group, colour, symbol in groups if group],
         layout=_layout(curve),
         columns=(
@@ -41,17 +45,18 @@ def budget_figure(curve: Curve) -> Figure:
     )
 
 
+# All that is drawn has a forgetting; `or 0.0` says so to the type checker.
 def _trace(name: str, group: Sequence[CurvePoint], colour: str, symbol: str, curve: Curve) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers+text",
         "name": name,
-        "x": [100 * entry.forgetting for entry in group],
+        "x": [100 * (entry.forgetting or 0.0) for entry in group],
         "y": [_height(entry, curve) for entry in group],
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [100 * (entry.forgetting_upper - entry.forgetting) for entry in group],
+            "array": [100 * ((entry.forgetting_upper or 0.0) - (entry.forgetting or 0.0)) for entry in group],
             "arrayminus": [0.0] * len(group),
             "color": colour,
             "thickness": 1.5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from forgetless.budgeting import tasks_of
 from forgetless.compare.comparison import compare
 from forgetless.errors import ConfigError
 from forgetless.job import Job
@@ -14,7 +15,6 @@ from forgetless.quantised import lacks_four_bits
 from forgetless.records import Comparison, read_comparison, read_scores
 from forgetless.rundir import RunDirectory, keep_scores, write_comparison
 from forgetless.stages.scores import checks_of, evaluation_options, load, release_memory
-from forgetless.walking import tasks_of
 
 if TYPE_CHECKING:
     from forgetless.models import LoadedModel

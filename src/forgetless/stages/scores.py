@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
+from forgetless.budgeting import keep_selection, tasks_of
 from forgetless.checklist import load_checks, split_checks
 from forgetless.evaluate.requests import Decoding
 from forgetless.harness_stage import ask_harness, load_harness
@@ -15,7 +16,6 @@ from forgetless.rundir import (
     keep_scores,
 )
 from forgetless.tasks.base import Task
-from forgetless.walking import keep_selection, tasks_of
 
 if TYPE_CHECKING:
     from forgetless.evaluate.runner import EvaluationOptions

@@ -31,7 +31,7 @@ def walk_stage(job: Job, directory: RunDirectory, reporter: Reporter) -> None:
     budget = job.config.budget
     if budget is None or directory.is_done("walk", directory.model):
         return
-    from forgetless.walking import save_best_point
+    from forgetless.budgeting import save_best_point
 
     loaded = load(job, str(directory.trained), reporter, **job.load_options)
     with directory.stage("walk") as facts:
