@@ -19,6 +19,7 @@ from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.adapters import base_of_adapter
 from forgetless.evaluate.requests import TextModel
 from forgetless.evaluate.runner import EvaluationOptions, Progress, ask, open_model
+from forgetless.files import write_text
 from forgetless.progress import Reporter, Silent
 from forgetless.records import Checklist, CheckResult, SampleScore, write_scores
 from forgetless.tasks.base import Task, list_tasks, load_suite, load_task
@@ -182,9 +183,7 @@ def _write(out: Path, checklist: Checklist, sides: dict[str, list[SampleScore]])
     try:
         for side, scores in sides.items():
             write_scores(out / f"{side}.checks.scores.jsonl", scores)
-        part = out / "checks.json.part"
-        part.write_text(checklist.to_json(), encoding="utf-8")
-        part.replace(out / "checks.json")
+        write_text(out / "checks.json", checklist.to_json())
     except OSError as error:
         raise RunError(
             f"{out} cannot be written ({error.strerror}): free some space or choose another --out"

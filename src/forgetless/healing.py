@@ -16,6 +16,7 @@ from forgetless.curve import Point
 from forgetless.data.examples import Example
 from forgetless.errors import RunError
 from forgetless.mechanisms.self_replay import Yield, write_replay
+from forgetless.mechanisms.tensors import write_tensors
 from forgetless.progress import Reporter
 from forgetless.repair.paths import AdapterPath, RepairPath, Treatment
 from forgetless.writing import open_writer
@@ -76,7 +77,7 @@ def heal(
         RunError: Too little of what the base writes can be used, or training failed.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     settings = settings or Healing()
     file = directory / _KEPT_FILE
@@ -89,11 +90,8 @@ def heal(
     replay = _write(replace(loaded, model=path.model), settings, held_out=held_out, seed=seed, reporter=reporter)
     path.move(Point.scale(1.0))
     learned = _train(path, loaded, replay, settings, directory=directory, seed=seed, reporter=reporter)
-    part = file.with_suffix(".part")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file(learned, part)
-        part.replace(file)
+        write_tensors(file, learned)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{file} cannot be written ({error}): free some space and run again") from error
     return _treatment(path, learned)

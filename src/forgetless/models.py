@@ -7,7 +7,6 @@ id. Weights are read from safetensors and GGUF only, and a repository's own code
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import warnings
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 
 from forgetless.embedded import EMBEDDED_ALIAS, EMBEDDED_HUB_ID, embedded_directory, is_embedded
 from forgetless.errors import ConfigError, ForgetlessError, ModelError, RunError, did_you_mean
+from forgetless.files import whole_directory
 from forgetless.quantised import four_bits, is_gguf, missing_package, read_gguf
 from forgetless.quiet import quiet_transformers
 from forgetless.weights import fingerprint_weights as fingerprint_weights
@@ -374,16 +374,11 @@ def save_model(model: nn.Module, tokenizer: Any, directory: Path) -> None:
     Raises:
         RunError: The directory can't be written.
     """
-    part = directory.with_name(directory.name + ".part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        with quiet_transformers():
+        with whole_directory(directory) as part, quiet_transformers():
             model.save_pretrained(str(part))  # type: ignore[operator]
             tokenizer.save_pretrained(str(part))
-        # PEFT adds a model card with placeholders; the run writes its own with figures.
-        (part / "README.md").unlink(missing_ok=True)
-        shutil.rmtree(directory, ignore_errors=True)
-        part.rename(directory)
+            # PEFT adds a model card with placeholders; the run writes its own with figures.
+            (part / "README.md").unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise RunError(f"the model cannot be saved in {directory} ({error}): free some space and run again") from error

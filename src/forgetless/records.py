@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.errors import DataError
+from forgetless.files import whole_file
 
 SCHEMA = 1
 
@@ -181,12 +182,9 @@ def _is_finite(value: object) -> bool:
 
 
 def write_scores(path: Path, scores: Iterable[SampleScore]) -> None:
-    """Writes scores as JSON lines, whole or not at all (a temporary file is renamed into place)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    """Writes scores as JSON lines, whole or not at all."""
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         file.writelines(score.to_json() + "\n" for score in scores)
-    part.replace(path)
 
 
 def read_scores(path: Path) -> list[SampleScore]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.errors import ConfigError, RunError
+from forgetless.files import write_text
 from forgetless.records import SCHEMA, Comparison, SampleScore, write_scores
 
 # What a run leaves beside its manifest: `--fresh` removes these and nothing else.
@@ -120,11 +121,8 @@ class RunDirectory:
 
     def _write(self, entries: Mapping[str, Any]) -> None:
         text = json.dumps({**entries, "schema": SCHEMA}, indent=2, ensure_ascii=False, default=str) + "\n"
-        part = self.manifest_path.with_suffix(".json.part")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.manifest_path)
+            write_text(self.manifest_path, text)
         except OSError as error:
             raise RunError(
                 f"{self.path} cannot be written ({error.strerror}): free some space or choose --out"
@@ -263,10 +261,7 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
     Raises:
         RunError: It can't be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(comparison.to_json(), encoding="utf-8")
-        part.replace(path)
+        write_text(path, comparison.to_json())
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error

@@ -20,6 +20,7 @@ from forgetless.curve import Curve, CurvePoint, Point
 from forgetless.errors import ConfigError, RunError
 from forgetless.evaluate.runner import EvaluationOptions, evaluate
 from forgetless.evaluate.target import TARGET_LOSS
+from forgetless.files import write_text
 from forgetless.mechanisms.adapters import merge_adapter
 from forgetless.progress import Reporter
 from forgetless.records import Comparison, Role, SampleScore, Status
@@ -335,9 +336,7 @@ def write_curve(path: Path, curve: Curve) -> None:
     Raises:
         RunError: It can't be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(curve.to_json(), encoding="utf-8")
-        part.replace(path)
+        write_text(path, curve.to_json())
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error

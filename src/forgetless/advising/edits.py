@@ -18,6 +18,7 @@ import yaml
 from forgetless.advising.files import is_json
 from forgetless.advising.findings import Edit, write_value
 from forgetless.errors import ConfigError, RunError
+from forgetless.files import write_text
 
 MARK = ".safe"
 STAMP = "# Written by forgetless advise --fix"
@@ -70,13 +71,10 @@ def write_safe(path: Path, edits: Iterable[Edit]) -> tuple[Path, str]:
     text = apply_edits(path, edits)
     content = text if is_json(path) else _stamp(path) + text
     _refuse_foreign(target, content, path)
-    part = target.with_name(target.name + ".part")
     ending = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
     try:
-        part.write_text(content, encoding="utf-8", newline=ending)
-        part.replace(target)
+        write_text(target, content, newline=ending)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise RunError(f"{target} cannot be written ({error.strerror or error})") from None
     before = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
     lines = difflib.unified_diff(before, content.splitlines(keepends=True), path.name, target.name, n=1)

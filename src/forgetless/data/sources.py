@@ -19,6 +19,7 @@ from forgetless.data.examples import (
 )
 from forgetless.data.formats import Row, RowFormat, find_format, refuse_columns
 from forgetless.errors import ConfigError, DataError
+from forgetless.files import whole_file
 from forgetless.records import SCHEMA
 
 __all__ = [
@@ -182,15 +183,9 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
         DataError: The file cannot be written.
     """
     path = Path(path).expanduser()
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(_to_json(example) + "\n" for example in examples)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(_to_json(example) + "\n" for example in examples)
     except OSError as error:
         raise DataError(f"cannot be written ({error.strerror or error})", path=path) from None
 

@@ -7,19 +7,18 @@ ordered or padded. Estimates are kept in safetensors files and reused by their c
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from forgetless.errors import ConfigError, DataError
 from forgetless.mechanisms.sequence_gradients import IGNORED, sum_sequence_gradients
+from forgetless.mechanisms.tensors import read_tensors, write_tensors
 from forgetless.mechanisms.weight_change import measured_parameters
 
 Labels = Literal["sampled", "empirical"]
@@ -217,10 +216,7 @@ def save_fisher(fisher: Mapping[str, Tensor], path: str | Path, **facts: str) ->
     metadata = {"format": "forgetless-importance", "schema": "1", **facts}
     if isinstance(fisher, Importance):
         metadata |= {"num_sequences": str(fisher.num_sequences), "kind": fisher.kind}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # each process of a job may write its own
-    save_file({name: value.contiguous().cpu() for name, value in fisher.items()}, unfinished, metadata)
-    unfinished.replace(path)
+    write_tensors(path, fisher, metadata)
 
 
 def load_fisher(path: str | Path, *, device: Any = "cpu") -> Importance:
@@ -237,13 +233,11 @@ def load_fisher(path: str | Path, *, device: Any = "cpu") -> Importance:
         DataError: The file is missing, damaged, or something else.
     """
     try:
-        with safe_open(str(path), "pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "forgetless-importance":
-                raise DataError("is no file of importances: write one with forgetless.save_fisher", path=path)
-            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        values, metadata = read_tensors(Path(path), device=device)
     except (OSError, SafetensorError) as error:
         raise DataError(f"can't be read as safetensors ({error}): estimate it again", path=path) from None
+    if metadata.get("format") != "forgetless-importance":
+        raise DataError("is no file of importances: write one with forgetless.save_fisher", path=path)
     return Importance(
         values,
         num_sequences=int(metadata.get("num_sequences", 0)),

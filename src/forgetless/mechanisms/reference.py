@@ -9,13 +9,13 @@ the loss of each supervised token, 4 bytes, and where distributions are wanted t
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from forgetless.data.encoding import Encoded
 from forgetless.errors import ConfigError, RunError
@@ -25,6 +25,7 @@ from forgetless.mechanisms.divergence import Distributions, top_distributions, w
 from forgetless.mechanisms.logits import is_supervised, supervised_logits, supervised_targets
 from forgetless.mechanisms.modes import eval_mode
 from forgetless.mechanisms.rows import row_key, rows_of, sequence_key
+from forgetless.mechanisms.tensors import write_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -231,8 +232,6 @@ class _Shard:
             held: Tensor = self._tensors[name][start:stop]
             return held
         if self._file is None:
-            from safetensors import safe_open
-
             self._file = safe_open(str(self._path), framework="pt")
         read: Tensor = self._file.get_slice(name)[start:stop]
         return read
@@ -280,17 +279,9 @@ def _record(logits: Tensor, targets: Tensor, top_k: int) -> Record:
 
 def _write(path: Path, tensors: Record) -> None:
     """Writes a file whole or not at all."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-        part.replace(path)
+        write_tensors(path, tensors)
     except (OSError, SafetensorError) as error:  # a full disk shows as either
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
         raise RunError(
             f"what the base says cannot be kept in {path.parent} ({reason}): free some space there"

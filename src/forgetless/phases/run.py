@@ -16,6 +16,7 @@ from forgetless.compare.phases import compare_earlier, judge_phases, measure_pha
 from forgetless.config import Config
 from forgetless.errors import RunError
 from forgetless.evaluate.target import target_names
+from forgetless.files import write_text
 from forgetless.job import Job, as_config
 from forgetless.judging import build_pages
 from forgetless.phase_records import Measure, PhaseJudgement, PhasesRecord
@@ -248,9 +249,7 @@ def _measures(sequel: Sequel, base: list[SampleScore], after: list[list[SampleSc
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror}): free some space or choose --out") from error

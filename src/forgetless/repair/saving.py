@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from forgetless.curve import Point
 from forgetless.errors import RunError
+from forgetless.files import whole_directory
 from forgetless.repair.checkpoints import Checkpoint
 from forgetless.repair.paths import WeightPath
 
@@ -40,22 +41,18 @@ def save_point(path: WeightPath, point: Point, tuned: Checkpoint, target: Path) 
     """
     owners = {id(parameter): name for name, parameter in path.model.named_parameters()}
     owner = {name: owners[id(parameter)] for name, parameter in path.model.named_parameters(remove_duplicate=False)}
-    part = target.with_name(target.name + ".part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for file, names in tuned.shards.items():
-            moved = {}
-            for name in names:
-                stored = tuned.read(name)
-                weight = path.weight(owner[name], point).to(stored) if name in owner else stored
-                moved[name] = weight.contiguous()
-            save_file(moved, part / file.name, metadata=_metadata(file))
-        for file in tuned.directory.iterdir():
-            if file.suffix in _CARRIED and file.name not in _LEFT and file.is_file():
-                shutil.copyfile(file, part / file.name)
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
+        with whole_directory(target) as part:
+            for file, names in tuned.shards.items():
+                moved = {}
+                for name in names:
+                    stored = tuned.read(name)
+                    weight = path.weight(owner[name], point).to(stored) if name in owner else stored
+                    moved[name] = weight.contiguous()
+                save_file(moved, part / file.name, metadata=_metadata(file))
+            for file in tuned.directory.iterdir():
+                if file.suffix in _CARRIED and file.name not in _LEFT and file.is_file():
+                    shutil.copyfile(file, part / file.name)
     except (OSError, SafetensorError) as error:
         raise RunError(f"the model cannot be saved in {target} ({error}): free some space and run again") from error
 

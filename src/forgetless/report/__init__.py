@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from forgetless.files import write_text
 from forgetless.report.evidence import Evidence, read_evidence
 from forgetless.report.html import render_html
 from forgetless.report.junit import render_junit
@@ -64,7 +65,5 @@ def build_report(directory: Path, *, names: Sequence[str] = ()) -> list[Path]:
     evidence = read_evidence(directory)
     pages = {name: render(evidence) for name, render in PAGES.items() if not names or name in names}
     for name, text in pages.items():
-        part = directory / f"{name}.part"
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(directory / name)
+        write_text(directory / name, text, newline="\n")
     return [directory / name for name in pages]

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from forgetless.files import write_text
 from forgetless.phase_records import Estimate, Measure, PhasesRecord, read_phases
 from forgetless.records import Comparison, Role, Row, Unit
 from forgetless.report.environment import environment
@@ -62,9 +63,7 @@ def build_phases_report(directory: Path, *, names: Sequence[str] = ()) -> list[P
     }
     texts = {page: text for page, text in pages.items() if not names or page in names}
     for page, text in texts.items():
-        part = directory / f"{page}.part"
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(directory / page)
+        write_text(directory / page, text, newline="\n")
     return [directory / page for page in texts]
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from forgetless.errors import RunError
+from forgetless.files import whole_file
+from forgetless.mechanisms.tensors import read_tensors
 from forgetless.train.looks import OVER, WITHIN, Look
-from forgetless.train.probe import write_tensors
+from forgetless.train.probe import keep_tensors
 
 if TYPE_CHECKING:
     from forgetless.methods.base import Method
@@ -155,8 +156,8 @@ class Rollback(Warn):
     def _keep(self, moment: Moment) -> None:
         self.kept_step = moment.step
         if moment.is_main:
-            tensors = {name: p.detach().to("cpu", copy=True).contiguous() for name, p in _trained(moment.model)}
-            write_tensors(moment.directory / KEPT_WEIGHTS, tensors, {"step": str(moment.step)})
+            tensors = {name: p.detach() for name, p in _trained(moment.model)}
+            keep_tensors(moment.directory / KEPT_WEIGHTS, tensors, {"step": str(moment.step)})
 
     def save(self, moment: Moment) -> None:
         """Puts the kept weights beside a checkpoint, so that a resumed training can go back to the same ones."""
@@ -290,27 +291,24 @@ def _trained(model: Any) -> list[tuple[str, Any]]:
 
 def _link(source: Path, target: Path) -> None:
     """Gives a file a second name, or copies it where the disk knows no links."""
-    part = target.with_name(f"{target.name}.part")
     try:
-        part.unlink(missing_ok=True)
-        try:
-            os.link(source, part)
-        except OSError:
-            shutil.copyfile(source, part)
-        part.replace(target)
-    except OSError as error:
-        with suppress(OSError):
+        with whole_file(target) as part:
             part.unlink(missing_ok=True)
+            try:
+                os.link(source, part)
+            except OSError:
+                shutil.copyfile(source, part)
+    except OSError as error:
         raise RunError(f"the retention monitor can't write {target} ({error.strerror}): free some space") from error
 
 
 def _read(path: Path, step: int) -> dict[str, Any]:
     try:
-        with safe_open(str(path), framework="pt") as file:
-            found = (file.metadata() or {}).get("step")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors, metadata = read_tensors(path)
     except (OSError, SafetensorError) as error:
         raise RunError(f"the weights within the budget can't be read from {path} ({error})") from error
-    if found != str(step):
-        raise RunError(f"{path} holds the weights of step {found}, not of step {step}: start the training anew")
+    if metadata.get("step") != str(step):
+        raise RunError(
+            f"{path} holds the weights of step {metadata.get('step')}, not of step {step}: start the training anew"
+        )
     return tensors

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from forgetless.data.encoding import Encoded
 from forgetless.errors import RunError
@@ -27,6 +26,7 @@ from forgetless.mechanisms.logits import supervised_logits, supervised_targets
 from forgetless.mechanisms.modes import eval_mode
 from forgetless.mechanisms.reference import as_base
 from forgetless.mechanisms.rows import sequence_key
+from forgetless.mechanisms.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,7 +147,7 @@ class Probe:
             "ids": torch.cat([_there(one.ids) for one in tops]).int(),
             "tail": torch.cat([_there(one.tail) for one in tops]),
         }
-        write_tensors(path, tensors, {"probe": self.key})
+        keep_tensors(path, tensors, {"probe": self.key})
 
     def load(self, path: Path) -> None:
         """Takes back what the base said before training began.
@@ -160,15 +160,13 @@ class Probe:
         """
         advice = "start the training anew, or go on without the monitor"
         try:
-            with safe_open(str(path), framework="pt") as file:
-                key = (file.metadata() or {}).get("probe")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors, metadata = read_tensors(path)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"what the base says of the retention probe is not in {path} ({error}), and the base can't be asked "
                 f"any more once its weights are trained: {advice}"
             ) from error
-        if key != self.key:
+        if metadata.get("probe") != self.key:
             raise RunError(f"{path} keeps what the base says of other examples than these: {advice}")
         counts = tensors["counts"].tolist()
         parts = (tensors[name].split(counts) for name in ("log_probs", "ids", "tail"))
@@ -176,22 +174,10 @@ class Probe:
         self._base = [_Answer(loss, top) for loss, top in zip(tensors["losses"].tolist(), tops, strict=True)]
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, whole or not at all.
-
-    Args:
-        path: The file to write or to replace; directories that lack above it are made.
-        tensors: Tensors by name, contiguous.
-        metadata: Texts that stand in its head.
-
-    Raises:
-        RunError: It can't be written.
-    """
-    part = path.with_name(f"{path.name}.part")
+def keep_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes tensors of the monitor; raises `RunError` where that can't be done."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata)
-        part.replace(path)
+        write_tensors(path, tensors, metadata)
     except (OSError, SafetensorError) as error:  # a full disk shows as either
         raise RunError(f"the retention monitor can't write {path} ({error}): free some space there") from error
 
