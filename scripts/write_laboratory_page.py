@@ -26,7 +26,7 @@ stage, method classes and options are those of a real run.
 
 {commands}
 
-{versions}. {num_runs} runs, {hours:.1f} hours of one core, pretraining left out.
+{versions}. {num_runs} runs, {hours:.1f} hours of one core, pretraining left out.{kept}
 
 **The world.** {num_bases} base models, each with facts and a language of its own. Accuracy on questions that were never
 trained on:
@@ -63,6 +63,9 @@ Points lost of each skill. Facts are the skill that the task conflicts with.
 
 {skill_table}
 {missing}"""
+
+KEPT_ROWS = """ {num_kept} of the rows were run
+on another day and machine than the others, and are compared with plain fine-tuning and controls run beside them."""
 
 MISSING = """\
 ## Not in the table
@@ -141,6 +144,7 @@ def page(result: Mapping[str, Any]) -> str:
             versions=", ".join(f"{name} {version}" for name, version in result["versions"].items()),
             num_runs=result["num_runs"],
             hours=result["hours"],
+            kept=KEPT_ROWS.format(**result) if result.get("num_kept") else "",
             num_bases=len(result["bases"]),
             skills=" | ".join(skills),
             rule="|".join("---" for _ in skills),

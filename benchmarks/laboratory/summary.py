@@ -22,16 +22,25 @@ COMMANDS = (
     "python scripts/write_laboratory_page.py",
 )
 ALPHA = 0.05
+NOT_RUN = "not run"
 FEWEST_SEEDS = 3  # below, a row has no interval worth showing
 
 
-def summarise(rows: Sequence[Row], journal: Path, *, bases: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def summarise(
+    rows: Sequence[Row],
+    journal: Path,
+    *,
+    bases: Sequence[Mapping[str, float]],
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Returns all that the page shows.
 
     Args:
         rows: The rows of the table, plain fine-tuning and the controls among them.
         journal: The file that `run` wrote.
         bases: Accuracy of each base model by skill, on the questions that judge.
+        earlier: What was returned another day: rows that the journal doesn't have stay as they were, compared with the
+            references that were run beside them.
 
     Returns:
         The result, ready for JSON.
@@ -40,6 +49,8 @@ def summarise(rows: Sequence[Row], journal: Path, *, bases: Sequence[Mapping[str
     records = {row.name: _record(row, done) for row in rows}
     for record in records.values():
         _compare(record, records)
+    kept = _kept(records, earlier)
+    records |= kept
     judged = [record for record in records.values() if "p_value" in record]
     for record, p_adjusted in zip(judged, holm([record["p_value"] for record in judged]), strict=True):
         record["p_adjusted"] = float(p_adjusted)
@@ -56,8 +67,10 @@ def summarise(rows: Sequence[Row], journal: Path, *, bases: Sequence[Mapping[str
         "num_seeds": len(SEEDS),
         "num_validation": len(VALIDATION),
         "bases": bases,
-        "hours": sum(line.get("seconds", 0.0) for line in done.lines.values()) / 3600,
-        "num_runs": len(done.lines),
+        "hours": sum(line.get("seconds", 0.0) for line in done.lines.values()) / 3600
+        + (earlier["hours"] if kept and earlier else 0.0),
+        "num_runs": len(done.lines) + (earlier["num_runs"] if kept and earlier else 0),
+        "num_kept": len(kept),
         "rows": list(records.values()),
     }
 
@@ -73,12 +86,12 @@ def _record(row: Row, done: Journal) -> dict[str, Any]:
     try:
         choice = choose(row, done.run)
     except MissingRunError:
-        return {**record, "missing": "not run"}
+        return {**record, "missing": NOT_RUN}
     if isinstance(choice, str):
         return {**record, "missing": choice}
     lines = _lines(choice, done)
     if len(lines) < FEWEST_SEEDS:
-        return {**record, "missing": "not run"}
+        return {**record, "missing": NOT_RUN}
     forgetting = {str(line["seed"]): fmean(line["forgetting"].values()) for line in lines}
     return {
         **record,
@@ -96,6 +109,16 @@ def _record(row: Row, done: Journal) -> dict[str, Any]:
         "step_seconds": {str(line["seed"]): line["step_seconds"] for line in lines},
         "prepare_seconds": median(line["prepare_seconds"] for line in lines),
         "memory_bytes": median(line["memory_bytes"] for line in lines),
+    }
+
+
+def _kept(records: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the rows of another day that were not run again."""
+    known = {row["name"]: row for row in earlier["rows"]} if earlier else {}
+    return {
+        name: known[name]
+        for name, record in records.items()
+        if record.get("missing") == NOT_RUN and "step_ratio" in known.get(name, {})
     }
 
 
@@ -150,7 +173,7 @@ def paired(other: Mapping[str, float], own: Mapping[str, float]) -> dict[str, fl
 
 
 RULES: Sequence[tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool]]] = (
-    ("not run", lambda row, plain: "missing" in row),
+    (NOT_RUN, lambda row, plain: "missing" in row),
     ("not compared", lambda row, plain: "missing" in plain),
     ("reference", lambda row, plain: row["is_control"]),
     ("does not reach the target", lambda row, plain: not row["is_reached"]),

@@ -12,9 +12,9 @@ from typing import Protocol
 from forgetless.curve import CurvePoint, Point
 
 STEPS = 3  # a bisection of eighths
-GAIN = (
-    0.02  # share of what the tuned model learned that a point must have learned beyond the best one to be worth a look
-)
+GAIN = 0.02
+"""Share of the tuned model's learning by which a point must have learned more than the best one to be worth a look."""
+
 Reach = Callable[[Point], float]
 """How far a point lies from the base: it orders points where nothing says what they have learned."""
 

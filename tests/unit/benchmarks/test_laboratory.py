@@ -241,6 +241,24 @@ def test_what_was_summarised_can_be_shown(tmp_path: Path) -> None:
     assert write["figure"](result).startswith("<svg")
 
 
+def test_rows_of_another_day_stay_with_their_own_comparison(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    references = {"plain fine-tuning": 0.5, "lower learning rate": 0.3, "fewer steps": 0.4}
+    write_journal(first, {**references, "good": 0.1, "bad": 0.6}, target={})
+    earlier = json.loads(json.dumps(summary.summarise(TRIED, first, bases=[{"facts": 1.0}])))
+    write_journal(
+        second, {name: value + 0.2 for name, value in references.items()} | {"good": 0.1, "bad": 0.7}, target={}
+    )
+    lines = [line for line in second.read_text().splitlines() if '"good"' not in line]
+    second.write_text("\n".join(lines), encoding="utf-8")
+    result = summary.summarise(TRIED, second, bases=[{"facts": 1.0}], earlier=earlier)
+    rows, before = ({row["name"]: row for row in found["rows"]} for found in (result, earlier))
+    assert rows["good"]["saved"] == before["good"]["saved"]
+    assert rows["plain fine-tuning"]["forgetting"]["mean"] == pytest.approx(0.71, abs=0.002)  # the noise has a mean
+    assert rows["bad"]["saved"]["mean"] == pytest.approx(0.0, abs=0.002)
+    assert (result["num_kept"], list(rows)) == (1, list(before))
+
+
 def test_before_plain_fine_tuning_was_run_no_row_is_judged(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write_journal(path, {row.name: 0.3 for row in TRIED}, target={})
