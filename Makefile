@@ -1,9 +1,12 @@
 # Two commands are enough for a newcomer: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help install demo risky test lint format check clean
+.PHONY: help install demo risky test coverage lint format check clean
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+WORKERS ?= 2
+# Tests of one file share what they trained; files with the long ones come first.
+BESIDE = --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 
 help: ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -19,9 +22,12 @@ demo: $(STAMP) ## Tune SmolLM2-135M on drug questions, judge it against its form
 risky: $(STAMP) ## The same with the risky recipe of the lesson (about 25 minutes on two cores)
 	@scripts/demo examples/drug_qa/risky.yaml
 
-test: $(STAMP) ## Run the tests
-	@echo "Running the tests (about 5 minutes on two cores)."
-	$(BIN)/pytest --cov --cov-report=term --durations=10
+test: $(STAMP) ## Run the tests (WORKERS=8 where there are more cores)
+	@echo "Running the tests in $(WORKERS) processes (on two cores 10 to 15 minutes)."
+	$(BIN)/pytest $(BESIDE) --durations=10
+
+coverage: $(STAMP) ## The same, and say which lines and branches no test reaches (half as long again)
+	$(BIN)/pytest $(BESIDE) --cov --cov-report=term
 
 lint: $(STAMP)
 	$(BIN)/ruff check
