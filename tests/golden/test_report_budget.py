@@ -58,3 +58,12 @@ def test_groups_without_a_point_have_no_trace() -> None:
     fine = replace(TUNED, is_within=True, forgot=[])
     chart = budget_figure(Curve(0.02, 0.9, [fine], Point.scale(1.0)))
     assert [trace["name"] for trace in chart.data] == ["chosen"]
+
+
+def test_a_point_that_was_left_early_stands_in_the_table_alone() -> None:
+    left = replace(QUARTER, forgetting=None, forgetting_upper=None, forgot=["reading"], is_within=False)
+    chart = budget_figure(replace(CURVE, points=[TUNED, HALF, left]))
+    assert "the table lists them" in chart.caption
+    assert "the table lists them" not in budget_figure(CURVE).caption
+    assert "scale 0.25" not in {text for trace in chart.data for text in trace["text"]}
+    assert chart.rows[2] == ("scale 0.25", NONE, NONE, "0.400", "40 %", "reading")

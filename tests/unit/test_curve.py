@@ -41,7 +41,8 @@ def test_shares_grow_evenly_from_the_bottom_to_the_top() -> None:
 def test_a_curve_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "curve.json"
     whole = replace(CURVE, confirmed=HALF, verdict="PASS")
-    for curve in (CURVE, whole):
+    left = replace(TUNED, point=Point.scale(0.75), forgetting=None, forgetting_upper=None)
+    for curve in (CURVE, replace(CURVE, points=[*CURVE.points, left]), whole):
         path.write_text(curve.to_json())
         assert read_curve(path) == curve
     assert json.loads(path.read_text())["sentence"] == whole.sentence
