@@ -115,13 +115,14 @@ class Walker:
         self.at: Point | None = None
 
     def __call__(self, point: Point) -> CurvePoint:
-        scores = self._ask_targets(point)
-        entry = None
-        if first := [task for task in self.tasks if task.name in self.forgotten]:
+        first = [task for task in self.tasks if task.name in self.forgotten]
+        rest = [task for task in self.tasks if task.name not in self.forgotten]
+        scores, entry = self._ask_targets(point), None
+        if first:
             scores = scores + self._ask(point, first, "what was forgotten before")
             entry = judge_part(point, self.base, scores, num_gated=self._num_gated, **self.limits)
         if entry is None:
-            scores = scores + self._ask(point, [task for task in self.tasks if task not in first])
+            scores = scores + (self._ask(point, rest) if rest else [])
             entry = judge_point(point, self.base, scores, **self.limits)
         self.forgotten.update(entry.forgot)
         if self.keep is not None:

@@ -103,3 +103,19 @@ def test_tasks_that_were_forgotten_before_are_asked_first_and_the_rest_only_wher
     ]
     unasked = [entry.point.label for entry in curve.points if entry.forgetting is None]
     assert unasked[:2] == ["scale 0.5", "scale 0.375"]
+
+
+def test_a_suite_of_one_task_is_asked_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    line: Any = Line()
+
+    def evaluate(_: Loaded, tasks: Sequence[Task], **__: Any) -> list[SampleScore]:
+        asked.append(len(tasks))
+        return [SampleScore("geography", str(n), float(n >= 30 * line.at.high)) for n in range(60)]
+
+    monkeypatch.setattr(walking, "evaluate", evaluate)
+    base = [SampleScore("geography", str(n), 1.0) for n in range(60)]
+    loaded: Any = Loaded()
+    curve = walk(line, loaded, load_suite("geography"), base, budget=0.05, reporter=Silent())
+    assert set(asked) == {1}
+    assert len(asked) == len([entry for entry in curve.points if not entry.point.is_base])
