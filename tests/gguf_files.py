@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ NAMES = {
 }
 
 
-def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
-    """Writes a Llama and its byte-level tokenizer in float32."""
+def write_gguf(path: Path, model: Any, tokenizer: Any, *, further_tokens: Sequence[str] = ()) -> Path:
+    """Writes a Llama and its byte-level tokenizer, with tokens that only the file has, in float32."""
     import gguf
 
     config = model.config
@@ -38,9 +39,10 @@ def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _add_tokenizer(writer, tokenizer)
+    _add_tokenizer(writer, tokenizer, further_tokens)
     heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
     for name, tensor in model.state_dict().items():
         value = tensor.detach().float().numpy()
@@ -51,16 +53,17 @@ def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
 
 
-def _add_tokenizer(writer: Any, tokenizer: Any) -> None:
-    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+def _add_tokenizer(writer: Any, tokenizer: Any, further_tokens: Sequence[str]) -> None:
+    tokens = [*sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__), *further_tokens]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     control, normal = 3, 1
     writer.add_token_types([control if token.startswith("<|") else normal for token in tokens])
-    writer.add_token_merges(["a b"])  # llama.cpp wants one; "ab" is no token, so it merges nothing
+    writer.add_token_merges(["a b"])  # readers want one; where "ab" is no token, it merges nothing
     writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_add_bos_token(False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.errors import DataError
+from forgetless.files import read_object
 from forgetless.records import SCHEMA
 
 
@@ -223,12 +224,4 @@ def read_curve(path: Path) -> Curve:
     Raises:
         DataError: The file is missing, not JSON, or not a curve.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", path=path) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON ({error})", path=path) from None
-    if not isinstance(raw, dict):
-        raise DataError("is not a JSON object", path=path)
-    return Curve.from_mapping(raw, path=path)
+    return Curve.from_mapping(read_object(path), path=path)

@@ -1,4 +1,4 @@
-"""Files and directories that are written whole or not at all.
+"""Files and directories that are written whole or not at all, and JSON that is read with a sentence where it is none.
 
 What is written goes to a name of its own first, and takes its place once it is complete: a reader never sees half of a
 file, and a full disk or a killed process leaves what was there before.
@@ -6,11 +6,15 @@ file, and a full disk or a killed process leaves what was there before.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from forgetless.errors import DataError
 
 
 @contextmanager
@@ -72,3 +76,60 @@ def whole_directory(directory: Path) -> Iterator[Path]:
     yield part
     shutil.rmtree(directory, ignore_errors=True)
     part.rename(directory)
+
+
+def read_object(path: Path, *, absent: str = "there is no such file") -> dict[str, Any]:
+    """Reads a JSON file that holds one object.
+
+    Args:
+        path: The file.
+        absent: What to say where it is missing.
+
+    Returns:
+        The object.
+
+    Raises:
+        DataError: The file is missing, can't be read, is not JSON, or holds something else.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(absent, path=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", path=path) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not JSON ({error})", path=path) from None
+    if not isinstance(raw, dict):
+        raise DataError("is not a JSON object", path=path)
+    return raw
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Reads a file with a JSON object a line.
+
+    Args:
+        path: The file; blank lines are passed over.
+
+    Yields:
+        The number of the line, from 1, and its object.
+
+    Raises:
+        DataError: The file is missing or can't be read, or a line is not a JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError("there is no such file", path=path) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"cannot be read as UTF-8 text ({error})", path=path) from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            raise DataError(f"is not JSON ({reason}); was the writer stopped?", path=path, line=number) from None
+        if not isinstance(raw, dict):
+            raise DataError("is not a JSON object", path=path, line=number)
+        yield number, raw

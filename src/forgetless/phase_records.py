@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.errors import DataError
+from forgetless.files import read_object
 from forgetless.records import SCHEMA, Comparison, Unit, Verdict
 
 
@@ -117,13 +118,8 @@ def read_phases(path: Path) -> PhasesRecord:
     Raises:
         DataError: The file is missing, not JSON, or not such a record.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("there is no such file; `forgetless run` with phases writes it", path=path) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON ({error})", path=path) from None
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+    raw = read_object(path, absent="there is no such file; `forgetless run` with phases writes it")
+    if raw.get("schema") != SCHEMA:
         raise DataError(f"is not a record of phases of schema {SCHEMA}", path=path)
     try:
         return PhasesRecord(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.errors import DataError
-from forgetless.files import whole_file
+from forgetless.files import read_object, read_objects, whole_file
 
 SCHEMA = 1
 
@@ -199,24 +199,9 @@ def read_scores(path: Path) -> list[SampleScore]:
     Raises:
         DataError: The file is missing, empty or holds a line that is not a score, or a sample stands twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError("there is no such file", path=path) from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"cannot be read as UTF-8 text ({error})", path=path) from None
     scores: list[SampleScore] = []
     seen: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            raw = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", error)
-            raise DataError(f"is not JSON ({reason}); was the writer stopped?", path=path, line=number) from None
-        if not isinstance(raw, dict):
-            raise DataError("is not a JSON object", path=path, line=number)
+    for number, raw in read_objects(path):
         score = SampleScore.from_mapping(raw, path=path, line=number)
         key = (score.task, score.sample_id)
         if key in seen:
@@ -466,14 +451,5 @@ def read_comparison(path: Path) -> Comparison:
     Raises:
         DataError: The file is missing, not JSON, or not a comparison.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("there is no such file; `forgetless compare` writes it", path=path) from None
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", path=path) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON ({error})", path=path) from None
-    if not isinstance(raw, dict):
-        raise DataError("is not a JSON object", path=path)
+    raw = read_object(path, absent="there is no such file; `forgetless compare` writes it")
     return Comparison.from_mapping(raw, path=path)

@@ -53,7 +53,7 @@ def test_what_is_no_curve_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "curve.json").write_text(content)
     with pytest.raises(DataError):
         read_curve(tmp_path / "curve.json")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no such file"):
         read_curve(tmp_path / "absent.json")
 
 

@@ -24,7 +24,7 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     [
         (None, "there is no such file"),
         ("{", "is not JSON"),
-        ("[]", "is not a record of phases of schema 1"),
+        ("[]", "is not a JSON object"),
         ('{"schema": 2}', "is not a record of phases of schema 1"),
         ('{"schema": 1}', "that this version reads"),
         (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless.errors import DataError
+from forgetless.files import read_objects
 from forgetless.harness_samples import Choice, LoggedTask, as_scores
 from forgetless.records import SampleScore, read_scores
 
@@ -121,19 +122,8 @@ def _newest_samples(directory: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _read_samples(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read as UTF-8 text ({error})", path=file) from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            raw = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", error)
-            raise DataError(f"is not JSON ({reason}); was the writer stopped?", path=file, line=number) from None
-        if not isinstance(raw, dict) or raw.get("doc_id") is None:
+    for number, raw in read_objects(file):
+        if raw.get("doc_id") is None:
             raise DataError("is not a sample of lm-evaluation-harness: it has no doc_id", path=file, line=number)
         yield number, raw
 

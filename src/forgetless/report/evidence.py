@@ -12,6 +12,7 @@ from typing import Any
 
 from forgetless.curve import Curve, read_curve
 from forgetless.errors import DataError
+from forgetless.files import read_object
 from forgetless.records import SCHEMA, Comparison, Role, Row, SampleScore, Unit, read_comparison, read_scores
 from forgetless.report.wording import drop_in_margins
 
@@ -136,12 +137,7 @@ def _method(raw: Mapping[str, Any]) -> UsedMethod:
 
 def read_manifest(path: Path) -> Mapping[str, Any]:
     """Reads a manifest; raises `DataError` where it isn't one."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"is not JSON ({error})", path=path) from None
-    if not isinstance(raw, dict):
-        raise DataError("is not a JSON object", path=path)
+    raw = read_object(path)
     if raw.get("schema") != SCHEMA:
         raise DataError(f"schema {raw.get('schema')!r} is not {SCHEMA}", path=path, field="schema")
     return raw
