@@ -318,6 +318,9 @@ def summarise(work: Path) -> list[dict[str, Any]]:
         tuned = read_scores(path.with_suffix("").with_suffix(".scores.jsonl"))
         learned = record["base_test_loss"] - record["test_loss"]
         line = {key: value for key, value in record.items() if key != "probe_curve"} | {"learned_nats": learned}
+        # Times of different days and machines are not to be divided by one another.
+        beside = json.loads((work / f"plain_lora-{record['domain']}-{record['seed']}.json").read_text())
+        line["plain_seconds"] = beside["train_seconds"]
         groups = {
             "free": free,
             # Passages are answered shorter, and so better, after tuning on any domain of short answers: a gain of 10 to
