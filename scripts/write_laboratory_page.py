@@ -212,6 +212,14 @@ def figure(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def beside(row: Mapping[str, Any]) -> str:
+    """Returns what plain fine-tuning and a lower rate forgot on the seeds of a row."""
+    against = {"plain fine-tuning": row["saved"]} if "saved" in row else {}
+    against |= {name: found for name, found in row.get("against", {}).items() if name == "lower learning rate"}
+    shown = [f"{name} {100 * (row['forgetting']['mean'] + found['mean']):.0f}" for name, found in against.items()]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
 def evidence(name: str, result: Mapping[str, Any]) -> str:
     """Returns what the laboratory says of a method, row by row, for its card."""
     rows = {row["name"]: row for row in result["rows"] if row.get("forgetting")}
@@ -219,16 +227,11 @@ def evidence(name: str, result: Mapping[str, Any]) -> str:
     link = "the [laboratory](../laboratory.md)"
     if not own:
         return f"Not yet run in {link}.\n"
-    reference = " and ".join(
-        f"{100 * rows[control]['forgetting']['mean']:.0f} ({control})"
-        for control in ("plain fine-tuning", "lower learning rate")
-        if control in rows
-    )
-    lines = [f"In {link}, over {result['num_seeds']} seeds, points forgotten beside {reference}:\n"]
+    lines = [f"In {link}, over {result['num_seeds']} seeds, points forgotten, and by the references of the same day:\n"]
     for row in own:
         found = {key: 100 * value for key, value in row["forgetting"].items()}
         lines.append(
-            f"- {row['name']}: {found['mean']:.0f} [{found['low']:.0f}, {found['high']:.0f}], with "
+            f"- {row['name']}: {found['mean']:.0f} [{found['low']:.0f}, {found['high']:.0f}]{beside(row)}, with "
             f"{100 * row['target']['mean']:.0f} % of the target; {row['finding']}"
         )
     return "\n".join(lines) + "\n"

@@ -81,7 +81,9 @@ def rows_of_laboratory() -> list[dict[str, Any]]:
 )
 def test_the_laboratory_still_speaks_for_the_choice(finding: automatic.Finding, kept: set[str]) -> None:
     rows = {row["name"]: row for row in rows_of_laboratory()}
-    assert round(100 * rows["plain fine-tuning"]["forgetting"]["mean"], 1) == finding.plain
-    assert round(100 * rows[finding.row]["forgetting"]["mean"], 1) == finding.forgotten
+    row = rows[finding.row]
+    # By plain fine-tuning on the same day: rows may have been run on several.
+    assert round(100 * (row["forgetting"]["mean"] + row["saved"]["mean"]), 1) == finding.plain
+    assert round(100 * row["forgetting"]["mean"], 1) == finding.forgotten
     eligible = [row for row in rows.values() if row["kept"] in kept and row["finding"] == "beats both controls"]
     assert min(eligible, key=lambda row: row["forgetting"]["mean"])["name"] == finding.row
