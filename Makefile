@@ -23,7 +23,7 @@ risky: $(STAMP) ## The same with the risky recipe of the lesson (about 25 minute
 	@scripts/demo examples/drug_qa/risky.yaml
 
 test: $(STAMP) ## Run the tests (WORKERS=8 where there are more cores)
-	@echo "Running the tests in $(WORKERS) processes (on two cores 10 to 15 minutes)."
+	@echo "Running the tests in $(WORKERS) processes (22 minutes on two cores with other work beside it)."
 	$(BIN)/pytest $(BESIDE) --durations=10
 
 coverage: $(STAMP) ## The same, and say which lines and branches no test reaches (half as long again)

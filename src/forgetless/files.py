@@ -65,7 +65,7 @@ def whole_directory(directory: Path) -> Iterator[Path]:
         directory: The directory; what lies there is replaced.
 
     Yields:
-        Where to write; what an earlier process left there is gone.
+        Where to write; what an earlier process left there is gone. Removed when the block fails.
 
     Raises:
         OSError: It can't be written.
@@ -73,9 +73,13 @@ def whole_directory(directory: Path) -> Iterator[Path]:
     part = directory.with_name(f"{directory.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
-    shutil.rmtree(directory, ignore_errors=True)
-    part.rename(directory)
+    try:
+        yield part
+        shutil.rmtree(directory, ignore_errors=True)
+        part.rename(directory)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)  # half a model would keep a full disk full
+        raise
 
 
 def read_object(path: Path, *, absent: str = "there is no such file") -> dict[str, Any]:

@@ -34,6 +34,7 @@ def test_a_directory_is_replaced_once_it_is_complete(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"), whole_directory(directory):
         raise OSError("the disk is full")
     assert [path.name for path in directory.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [directory]
 
 
 def test_what_a_killed_process_left_is_not_taken_over(tmp_path: Path) -> None:

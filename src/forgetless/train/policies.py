@@ -156,7 +156,8 @@ class Rollback(Warn):
     def _keep(self, moment: Moment) -> None:
         self.kept_step = moment.step
         if moment.is_main:
-            tensors = {name: p.detach() for name, p in _trained(moment.model)}
+            # Copies: sharded parameters may be views of one storage, which safetensors refuses.
+            tensors = {name: p.detach().to("cpu", copy=True) for name, p in _trained(moment.model)}
             keep_tensors(moment.directory / KEPT_WEIGHTS, tensors, {"step": str(moment.step)})
 
     def save(self, moment: Moment) -> None:
