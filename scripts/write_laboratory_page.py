@@ -223,7 +223,7 @@ def beside(row: Mapping[str, Any]) -> str:
 def evidence(name: str, result: Mapping[str, Any]) -> str:
     """Returns what the laboratory says of a method, row by row, for its card."""
     rows = {row["name"]: row for row in result["rows"] if row.get("forgetting")}
-    own = [row for row in rows.values() if row["name"].partition(",")[0] == name]
+    own = [row for row in rows.values() if name in row["name"].partition(",")[0].split(" + ")]
     link = "the [laboratory](../laboratory.md)"
     if not own:
         return f"Not yet run in {link}.\n"

@@ -12,8 +12,10 @@ Spec = str | Mapping[str, Any]
 GOAL = 0.95  # target accuracy at which plain fine-tuning and all others are compared
 SLACK = 0.02  # what "fewer steps" may stay below it
 RATE = 3e-4  # plain fine-tuning
-FULL = (RATE, RATE / 4)  # rates at which the base's own weights are trained
-ADAPTER = (1e-3, 3e-4)
+# Rates at which the base's own weights are trained, and those of what is trained beside them. The lowest is that which
+# the control of a lower rate chose: a method must not lose to it for want of a rate.
+FULL = (RATE, RATE / 4, RATE / 8)
+ADAPTER = (1e-3, 3e-4, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ ROWS: Sequence[Row] = (
     Row("lora", "adapters", grid("lora", "rank", 32, 16, 4), ADAPTER),
     Row("rslora", "adapters", grid("lora", "rank", 32, 16, 4, variant="rslora"), ADAPTER),
     Row("dora", "adapters", grid("lora", "rank", 32, 16, 4, variant="dora"), ADAPTER),
-    Row("osf", "adapters", grid("osf", "frozen_share", 0.3, 0.5, 0.8), (3e-3, 1e-3)),
+    Row("osf", "adapters", grid("osf", "frozen_share", 0.3, 0.5, 0.8), (1e-3, 3e-4, 1e-4)),
     Row("corda", "adapters", grid("corda", "rank", 32, 16, 8), FULL, "general"),
     Row("corda, self-written", "adapters", grid("corda", "rank", 32, 16, 8), FULL, "written"),
     Row("null_space", "adapters", grid("null_space", "rank", 32, 16, 8), ADAPTER, "general"),
@@ -87,7 +89,9 @@ ROWS: Sequence[Row] = (
     Row("half", "partial updates", grid("half", "fraction", 0.75, 0.5, 0.25)),
     Row("mofo", "partial updates", grid("mofo", "fraction", 0.5, 0.15, 0.05)),
     Row("layer_rates", "partial updates", grid("layer_rates", "gamma", 0.9, 0.7, 0.5)),
+    Row("wise_ft", "partial updates", grid("wise_ft", "share", 0.75, 0.5, 0.25)),
     Row("a_gem", "partial updates", grid("a_gem", "batch_size", 8, 16), kept="general"),
+    Row("lora + wise_ft", "together", grid("wise_ft", "share", 0.75, 0.5, 0.25, before=["lora"]), ADAPTER),
     Row("lora + replay", "together", grid("replay", "share", *SHARES, before=["lora"]), ADAPTER, "general"),
     Row(
         "replay + kl",

@@ -68,11 +68,12 @@ def tune(recipe: Recipe, seed: int, steps: int, directory: Path, *, is_search: b
     """
     scene, started = set_scene(seed, directory), time.process_time()
     line: dict[str, Any] = {**asdict(recipe), "seed": seed, "steps": steps, "is_search": is_search}
-    looker = Looker(scene) if is_search else None
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model, found = _fit(recipe, scene, steps, Path(place), looker)
+            methods = [build_method(METHODS.load, spec) for spec in recipe.methods]
+            looker = Looker(scene, methods) if is_search else None
+            model, found = _fit(recipe, methods, scene, steps, Path(place), looker)
         except ForgetlessError as error:
             return {**line, "failed": str(error)}
     if looker is None:
@@ -84,9 +85,10 @@ def tune(recipe: Recipe, seed: int, steps: int, directory: Path, *, is_search: b
     return {**line, "seconds": round(time.process_time() - started, 2)}
 
 
-def _fit(recipe: Recipe, scene: Scene, steps: int, place: Path, looker: Looker | None) -> tuple[Any, dict[str, Any]]:
+def _fit(
+    recipe: Recipe, methods: Sequence[Method], scene: Scene, steps: int, place: Path, looker: Looker | None
+) -> tuple[Any, dict[str, Any]]:
     """Trains as `forgetless.run` does; returns the model and what the run took."""
-    methods = [build_method(METHODS.load, spec) for spec in recipe.methods]
     refuse_conflicts(methods)
     kept: dict[str, Sequence[Item]] = {"none": (), "general": scene.general, "written": scene.written}
     tokenizer = build_tokenizer()
@@ -144,13 +146,18 @@ def _fit(recipe: Recipe, scene: Scene, steps: int, place: Path, looker: Looker |
 class Looker(TrainerCallback):
     """Looks every few steps at what was learned and forgotten, and stops a training that has learned enough."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, methods: Sequence[Method] = ()) -> None:
         self.scene = scene
+        self.enders = [method for method in methods if method.ends_training]
         self.looks: list[dict[str, float]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step % LOOK:
             return
+        if self.enders:  # what would be saved now; training goes on with what it has
+            model = copy.deepcopy(model)
+            for method in self.enders:
+                model = method.finish(model)
         target = accuracy(model, self.scene.test)
         look = {"steps": state.global_step, "target": target}
         if target >= NEAR:

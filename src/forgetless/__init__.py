@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from forgetless.methods.rewrite import Rewrite
     from forgetless.methods.stm import STM
     from forgetless.methods.talr import TALR
+    from forgetless.methods.wise_ft import WiSEFT
     from forgetless.phases.run import PhasesResult, run
     from forgetless.pipeline import RunResult, train
     from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
@@ -88,6 +89,7 @@ _HOMES = {
     "forgetless.methods.rewrite": ["Rewrite"],
     "forgetless.methods.stm": ["STM"],
     "forgetless.methods.talr": ["TALR"],
+    "forgetless.methods.wise_ft": ["WiSEFT"],
     "forgetless.phases.run": ["PhasesResult", "run"],
     "forgetless.pipeline": ["RunResult", "train"],
     "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
@@ -140,6 +142,7 @@ __all__ = [
     "Status",
     "Unit",
     "Verdict",
+    "WiSEFT",
     "advise",
     "assert_base_frozen",
     "compare",

@@ -33,6 +33,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "rewrite": {"share": 0.0},
     "stm": {"threshold": None},
     "talr": {"strength": 0.0},
+    "wise_ft": {"share": 1.0},
 }
 WITHOUT_NEUTRAL = {"corda", "lora", "null_space", "osf", "qlora"}
 

@@ -14,18 +14,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from forgetless import LoRA, protect
+from forgetless import LoRA, WiSEFT, protect
+from forgetless.mechanisms.shards import whole
 from forgetless.methods.base import Method
 from forgetless.methods.kl import KLToBase
-from forgetless.train.protection import whole
 from trainers import ClosedPull, Pull, Shrink, Watching, Weighing, plain_trainer, sft_trainer, trained
 
 GENERAL = [{"text": f"Fact {number}: water is wet."} for number in range(4)]
 RUNS: dict[str, tuple[Callable[..., Any], Callable[[], Sequence[Method]]]] = {
     "nothing": (plain_trainer, list),
     "weights": (sft_trainer, lambda: [Weighing()]),
-    "hooks": (plain_trainer, lambda: [Weighing(), Pull(), Watching(), ClosedPull(), Shrink()]),
-    "adapter": (sft_trainer, lambda: [LoRA(rank=2), Weighing(), Watching(), ClosedPull(), Shrink()]),
+    "hooks": (plain_trainer, lambda: [Weighing(), Pull(), Watching(), ClosedPull(), Shrink(), WiSEFT()]),
+    "adapter": (sft_trainer, lambda: [LoRA(rank=2), Weighing(), Watching(), ClosedPull(), Shrink(), WiSEFT()]),
     "kl": (sft_trainer, lambda: [LoRA(rank=2), KLToBase(num_examples=4)]),
 }
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ConfigError
+from forgetless.mechanisms.shards import mesh_of, own_part, part_like, summed_over_parts, whole
 from forgetless.mechanisms.weight_change import LowRank, base_name, low_rank_updates
 
 # Elements that a foreach operation runs over at once: bounds its temporaries, which are twice this many numbers. On a
@@ -118,21 +119,21 @@ class QuadraticPenalty:
             weight = weight.T if update.is_transposed else weight
             if weight.shape != (b.shape[0], a.shape[1]):
                 raise _mismatch(update.name, weight, (b.shape[0], a.shape[1]))
-            weight = _like(weight, b)
+            weight = part_like(weight, b)
         return Product(
             a=a,
             b=b,
             scale=update.scale,
             weight=weight,
             a0=None if a0 is None else a0.to(a.device),
-            b0=None if b0 is None else _like(b0, b),
+            b0=None if b0 is None else part_like(b0, b),
         )
 
     def _look_up(self, values: Mapping[str, Tensor], name: str, parameter: nn.Parameter, what: str) -> Tensor:
         value = self._find(values, base_name(name), what)
         if value.shape != parameter.shape:
             raise _mismatch(name, value, tuple(parameter.shape))
-        return _like(value, parameter)
+        return part_like(value, parameter)
 
     @staticmethod
     def _find(values: Mapping[str, Tensor], name: str, what: str) -> Tensor:
@@ -150,45 +151,6 @@ def _mismatch(name: str, value: Tensor, shape: tuple[int, ...]) -> ConfigError:
         f"parameter {name!r} is {list(shape)} while its anchor or importance is {list(value.shape)}: estimate it for "
         "this model; flat shards (FSDP version 1) can't be told apart, set fsdp_version 2"
     )
-
-
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """Returns the shard of a whole tensor that this process has of the parameter, on its device."""
-    value = value.to(parameter.device)
-    if not _is_sharded(parameter):
-        return value.contiguous()
-    from torch.distributed.tensor import distribute_tensor
-
-    sharded: Any = parameter
-    # Every process has the whole: each takes its own part and nothing is sent.
-    local = distribute_tensor(value, sharded.device_mesh, sharded.placements, src_data_rank=None).to_local()
-    return local.clone()  # not a view, which would keep the whole
-
-
-def _is_sharded(tensor: Any) -> bool:
-    return hasattr(tensor, "device_mesh")
-
-
-def _local(tensor: Any) -> Tensor:
-    """Returns this process's shard; the tensor itself where it isn't sharded."""
-    local: Tensor = tensor.detach().to_local() if _is_sharded(tensor) else tensor.detach()
-    return local
-
-
-def _whole(tensor: Any) -> Tensor:
-    whole: Tensor = tensor.detach().full_tensor() if _is_sharded(tensor) else tensor.detach()
-    return whole
-
-
-def _summed(value: Tensor, like: Any) -> Tensor:
-    """Adds a value up over the processes that have different shards of a parameter."""
-    if not _is_sharded(like):
-        return value
-    from torch.distributed.tensor import DTensor, Partial, Replicate
-
-    placements = [Partial() if placement.is_shard() else Replicate() for placement in like.placements]
-    total: Tensor = DTensor.from_local(value, like.device_mesh, placements, run_check=False).full_tensor()
-    return total
 
 
 @dataclass
@@ -209,13 +171,13 @@ class Plain:
         kinds: dict[Any, list[int]] = {}
         for index, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
-                key = (parameter.device, *_mesh_of(parameter))
+                key = (parameter.device, *mesh_of(parameter))
                 kinds.setdefault(key, []).append(index)
         total = torch.zeros((), device=self.parameters[0].device if self.parameters else None)
         for indices in kinds.values():
             value = sum((self._add(group, strength) for group in self._groups(indices)), torch.zeros(()))
             first = self.parameters[indices[0]]
-            total = total + _summed(value.to(first.device), first).to(total.device)
+            total = total + summed_over_parts(value.to(first.device), first).to(total.device)
         return total
 
     def _groups(self, indices: Sequence[int]) -> Iterator[list[tuple[Tensor, Tensor, Tensor, Tensor | None]]]:
@@ -226,7 +188,7 @@ class Plain:
         size = 0
         for index in indices:
             parameter = self.parameters[index]
-            parts = [_local(parameter), _local(parameter.grad), self.anchors[index]]
+            parts = [own_part(parameter), own_part(parameter.grad), self.anchors[index]]
             if self.weights is not None:
                 parts.append(self.weights[index])
             for pieces in zip(*(_cut(part, limit) for part in parts), strict=True):
@@ -247,10 +209,6 @@ class Plain:
         # Nothing in it is negative: the sum of the absolute values is the sum.
         precision = torch.promote_types(moved[0].dtype, torch.float32)
         return torch.stack(torch._foreach_norm(moved, 1, dtype=precision)).sum() * (strength / 2)
-
-
-def _mesh_of(parameter: Any) -> tuple[Any, ...]:
-    return (parameter.device_mesh, tuple(parameter.placements)) if _is_sharded(parameter) else ()
 
 
 def _cut(tensor: Tensor, limit: int) -> Sequence[Tensor]:
@@ -282,7 +240,7 @@ class Product:
     b0: Tensor | None
 
     def add_gradient(self, strength: float) -> Tensor:
-        a, b = _whole(self.a), _local(self.b)
+        a, b = whole(self.a.detach()), own_part(self.b)
         left, right = b, a
         if self.a0 is not None and self.b0 is not None:
             left, right = torch.cat([b, -self.b0], 1), torch.cat([a, self.a0], 0)
@@ -291,11 +249,11 @@ class Product:
         else:
             value, slope_b, slope_a = self._weighted(a, b, left, right, self.weight)
         if self.b.grad is not None:
-            _local(self.b.grad).add_(slope_b, alpha=strength * self.scale)
-        slope_a = _summed(slope_a, self.b)
+            own_part(self.b.grad).add_(slope_b, alpha=strength * self.scale)
+        slope_a = summed_over_parts(slope_a, self.b)
         if self.a.grad is not None:
-            _local(self.a.grad).add_(_like(slope_a, self.a), alpha=strength * self.scale)
-        return _summed(value.float(), self.b) * (strength / 2)
+            own_part(self.a.grad).add_(part_like(slope_a, self.a), alpha=strength * self.scale)
+        return summed_over_parts(value.float(), self.b) * (strength / 2)
 
     def _weighted(
         self, a: Tensor, b: Tensor, left: Tensor, right: Tensor, weight: Tensor

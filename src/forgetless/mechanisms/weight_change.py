@@ -58,7 +58,8 @@ def _updates_of(path: str, module: nn.Module) -> Iterator[LowRank]:
         if not isinstance(module, Linear) or getattr(module, "use_dora", {}).get(adapter):
             raise ConfigError(
                 f"the adapter of {path!r} ({'DoRA' if isinstance(module, Linear) else type(module).__name__}) isn't "
-                "W + scale * B A: use variant lora or rslora on linear modules, or leave out the methods that anchor"
+                "W + scale * B A: use variant lora or rslora on linear modules, or leave out the methods that "
+                "measure its change"
             )
         yield LowRank(
             name=f"{path}.base_layer.weight",

@@ -28,6 +28,7 @@ METHODS: Registry[type[Method]] = Registry(
         "rewrite": "forgetless.methods.rewrite:Rewrite",
         "stm": "forgetless.methods.stm:STM",
         "talr": "forgetless.methods.talr:TALR",
+        "wise_ft": "forgetless.methods.wise_ft:WiSEFT",
     },
 )
 

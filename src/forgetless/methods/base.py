@@ -131,6 +131,7 @@ class Method:
         refuses: Claims that no other method may hold beside this one.
         learning_rate: Peak rate where the config names none; None = that of the kind of tuning.
         needs_whole_weights: Whether a process must hold whole weights, as it does under DDP and not under FSDP.
+        ends_training: Whether `finish` leaves a model that is not to be trained on by the same trainer.
         can_continue: Whether its adapter can be trained on in the next phase of a sequence.
         adjustable: Option that holds the model more firmly when it is raised, even during training; empty = none.
     """
@@ -146,6 +147,7 @@ class Method:
     refuses: ClassVar[frozenset[str]] = frozenset()
     learning_rate: ClassVar[float | None] = None
     needs_whole_weights: ClassVar[bool] = False
+    ends_training: ClassVar[bool] = False
     can_continue: ClassVar[bool] = False
     adjustable: ClassVar[str] = ""
 

@@ -66,13 +66,15 @@ class MoFO(Method):
         """
         import torch
 
+        from forgetless.mechanisms.shards import own_part
+
         for parameter, before in self.before_:
             state = self.optimizer_.state[parameter]
             if not state:  # the step was skipped (an overflow in float16) before there was any
                 continue
             if "exp_avg" not in state:
                 raise _no_momentum(self.optimizer_)
-            weights, old, momentum = (_local(tensor) for tensor in (parameter.data, before, state["exp_avg"]))
+            weights, old, momentum = (own_part(tensor) for tensor in (parameter.data, before, state["exp_avg"]))
             torch.where(select_largest(momentum, self.fraction), weights, old, out=weights)
         self.before_ = []
 
@@ -103,12 +105,6 @@ def select_largest(momentum: Tensor, fraction: float) -> Tensor:
     missing = num - int(reached[edge + 1])
     is_selected[candidates[bits[candidates].topk(missing, sorted=False).indices]] = True
     return is_selected.view_as(momentum)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """Returns this process's part of a sharded tensor, and any other as it is."""
-    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return part
 
 
 def _no_momentum(optimizer: torch.optim.Optimizer) -> ConfigError:

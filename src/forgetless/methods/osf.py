@@ -39,7 +39,8 @@ class OSF(Method):
         "weights"
     )
     needs_whole_weights: ClassVar[bool] = True
-    claims: ClassVar[frozenset[str]] = frozenset({"the adapter"})
+    ends_training: ClassVar[bool] = True
+    claims: ClassVar[frozenset[str]] = frozenset({"the adapter", "the final weights"})
     learning_rate: ClassVar[float | None] = 5e-5
 
     frozen_share: float = Field(

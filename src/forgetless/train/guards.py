@@ -11,7 +11,7 @@ from transformers import Trainer
 from forgetless.errors import ConfigError
 from forgetless.methods.base import Method
 
-_OWN_GRADIENTS = frozenset({"adjust_gradients", "after_step", "prepare_optimizer"})
+_OWN_WEIGHTS = frozenset({"adjust_gradients", "after_step", "prepare_optimizer", "finish"})
 
 
 def users_of(methods: Iterable[Method], hooks: Iterable[str]) -> list[str]:
@@ -60,6 +60,11 @@ def refuse_wrapped_model(trainer: Trainer, methods: Sequence[Method]) -> None:
             "pass optimizer_cls_and_kwargs= instead of optimizers=, so that it is made when training starts"
         )
     names = users_of(methods, {"prepare_model"})
+    if names and any(parameter.is_meta for parameter in model.parameters()):
+        raise ConfigError(
+            f"this process holds no weights yet for method {names[0]!r} to prepare: set fsdp_cpu_ram_efficient_loading "
+            "to false (FSDP_CPU_RAM_EFFICIENT_LOADING), so that every process loads them"
+        )
     if names and trainer.model_wrapped is not model:
         raise ConfigError(f"this trainer has trained already: protect it before train(), for method {names[0]!r}")
     if names and trainer.model_init is not None:
@@ -100,7 +105,7 @@ def refuse_engine(trainer: Trainer, methods: Sequence[Method]) -> None:
     Raises:
         ConfigError: Gradients and weights are out of reach, or the loss isn't one of tokens that could be weighed.
     """
-    names = users_of(methods, _OWN_GRADIENTS)
+    names = users_of(methods, _OWN_WEIGHTS)
     if names and trainer.is_deepspeed_enabled:
         raise ConfigError(
             f"DeepSpeed keeps gradients and weights to itself, which method {names[0]!r} changes: use FSDP 2 or DDP"

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from forgetless.data.sources import GeneralData, as_examples
 from forgetless.errors import ConfigError, RunError
+from forgetless.mechanisms.shards import whole
 from forgetless.methods.base import HOOKS, Context, Method, refuse_conflicts
 from forgetless.train.guards import (
     refuse_data_methods,
@@ -188,9 +188,9 @@ class _Protected(Trainer):
         result = super().train(*args, **kwargs)
         model: Any = self.model
         for method in self.users["finish"]:
-            finished = method.finish(model)
-            if finished is not model:
-                self.finished_by, model = method.name, finished
+            model = method.finish(model)
+            if method.ends_training:
+                self.finished_by = method.name
         if model is not self.model:
             self.model = self.model_wrapped = self.callback_handler.model = model
         return result
@@ -217,11 +217,6 @@ def reduce_token_losses(trainer: Trainer, losses: Tensor, labels: Tensor, num_it
 
 def _state_file(method: Method) -> str:
     return f"forgetless_{method.name}.safetensors"
-
-
-def whole(value: Any) -> Any:
-    """Gathers a tensor that is spread over processes, in which every process must take part; else the same value."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 class _Hooks(TrainerCallback):

@@ -17,6 +17,9 @@ import pytest
 import torch
 
 from forgetless.data.encoding import encode_example
+from forgetless.methods.base import Context
+from forgetless.methods.lora import LoRA
+from forgetless.methods.wise_ft import WiSEFT
 
 ROOT = Path(__file__).parents[3]
 
@@ -184,6 +187,22 @@ def test_a_look_ends_a_search_that_has_learned_enough(monkeypatch: pytest.Monkey
         looker.on_step_end(None, SimpleNamespace(global_step=tuning.LOOK * (step + 1)), control, model=target)
     assert control.should_training_stop
     assert [look.get("forgetting") for look in looker.looks] == [None, None, pytest.approx(0.3), pytest.approx(0.3)]
+
+
+def test_a_look_sees_the_model_that_the_run_would_leave_and_training_goes_on_with_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tuning, "accuracy", lambda model, items: model.weight.item() / 10)
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    method = WiSEFT(share=0.25)
+    method.prepare_model(model, Context())
+    model.weight.data.fill_(5.0)
+    looker = tuning.Looker(SimpleNamespace(test=[]), [method, LoRA()])
+    for step in (tuning.LOOK, 2 * tuning.LOOK):
+        looker.on_step_end(None, SimpleNamespace(global_step=step), None, model=model)
+    assert [look["target"] for look in looker.looks] == [0.2, 0.2]
+    assert model.weight.item() == 5.0
 
 
 GOOD, BAD = (table.Row(name, "data", ((name,),)) for name in ("good", "bad"))

@@ -97,6 +97,14 @@ def test_a_wrapped_model_is_refused(tmp_path: Path) -> None:
     assert "wrapped already (DataParallel)" in refusal(trainer, [Pull()])
 
 
+def test_a_process_that_will_be_sent_its_weights_is_refused_where_methods_need_them(tmp_path: Path) -> None:
+    trainer = plain_trainer(tmp_path)
+    trainer.model.to("meta")
+    with pytest.raises(ConfigError, match="set fsdp_cpu_ram_efficient_loading to false"):
+        protect(trainer, [LoRA()])
+    protect(trainer, [Pull()])
+
+
 def test_a_model_that_accelerate_has_prepared_alone_is_still_itself(tmp_path: Path) -> None:
     from accelerate import Accelerator
 
