@@ -5,9 +5,11 @@ python scripts/write_reference.py
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from forgetless.automatic import Situation, choose_methods
 from forgetless.config import Option, options, phase_options
 from forgetless.methods import METHODS
 from forgetless.methods.base import FAMILIES, Method
@@ -23,7 +25,21 @@ all options. They compose: `methods:` in a config is a list, in the order in whi
 first. No method at all (`methods: []`) is plain full fine-tuning. Each card says how to use a method, where it breaks,
 where it departs from its paper, and what was measured. This page is made from the code
 (`python scripts/write_reference.py`).
+
+## Chosen for you
+
+Without `methods` in the config the run chooses (`methods: auto`), from what you have and from what the benchmark tables
+show, and says in the log, the manifest and the report what it chose and why:
+
 """
+SITUATIONS = {
+    "the domain's examples alone": Situation(),
+    "general examples too": Situation(num_general=1000),
+    "a model that takes most of the device's memory, and bitsandbytes": Situation(
+        weight_bytes=15 * 2**30, memory_bytes=16 * 2**30, has_bitsandbytes=True
+    ),
+    "general examples, and earlier phases": Situation(num_general=1000, num_earlier=500),
+}
 HEAD = """\
 # Every key of the config
 
@@ -73,7 +89,14 @@ def methods_index() -> str:
     """Returns the page of all methods, a table for each family."""
     found = [METHODS.load(name) for name in METHODS]
     tables = [_family_table(name, [method for method in found if method.family == name]) for name in FAMILIES]
-    return METHODS_HEAD + "".join(tables)
+    return METHODS_HEAD + "".join(_chosen(has, situation) for has, situation in SITUATIONS.items()) + "".join(tables)
+
+
+def _chosen(has: str, situation: Situation) -> str:
+    """Returns what a user who has that much gets, and why."""
+    choice = choose_methods(situation)
+    reasons = "".join(f"  - {reason}\n" for reason in choice.reasons)
+    return f"- {has}: `methods: {json.dumps(choice.methods)}`\n{reasons}"
 
 
 def _family_table(name: str, members: list[type[Method]]) -> str:

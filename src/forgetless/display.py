@@ -245,12 +245,12 @@ def _summary(name: str, scores: Sequence[SampleScore]) -> dict[str, Any]:
     }
 
 
-def show_methods(console: Console, *, as_json: bool) -> None:
-    """Prints the methods by family, with paper, needs, cost and options."""
+def show_methods(console: Console, *, as_json: bool, names: Sequence[str] = ()) -> None:
+    """Prints the methods by family, with paper, needs, cost and options; with names, those only."""
     from forgetless.methods import METHODS
     from forgetless.methods.base import FAMILIES
 
-    found = [METHODS.load(name) for name in METHODS]
+    found = [METHODS.load(name) for name in names or METHODS]
     if as_json:
         rows = [
             {
@@ -269,7 +269,8 @@ def show_methods(console: Console, *, as_json: bool) -> None:
         ]
         print(json.dumps({"schema": 1, "methods": rows}, default=str))
         return
-    console.print("No method at all ([bold]--method none[/], [bold]methods: \\[][/]) is plain full fine-tuning.")
+    if not names:
+        console.print("No method at all ([bold]--method none[/], [bold]methods: \\[][/]) is plain full fine-tuning.")
     for family, purpose in FAMILIES.items():
         members = [method for method in found if method.family == family]
         if members:

@@ -372,6 +372,9 @@ def test_json_is_all_there_is_on_stdout(
     assert found["report"][0].endswith("report.html")
     assert found["mix"]["num_general"] == 24
     assert {row["name"] for row in found["methods"]["methods"]} >= {"lora", "replay"}
+    assert json.loads(invoke("methods", "lora", "--json").stdout)["methods"] == [
+        row for row in found["methods"]["methods"] if row["name"] == "lora"
+    ]
     assert "core" in found["tasks"]["suites"]
     assert found["doctor"]["findings"][0]["name"] == "Python"
 

@@ -12,11 +12,14 @@ from forgetless.flags import JsonFlag, TasksDir
 from forgetless.terminal import TerminalReporter, console
 
 
-def methods(as_json: JsonFlag = False) -> None:
+def methods(
+    names: Annotated[list[str] | None, typer.Argument(help="Methods to show; all where left out.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """List the mitigation methods with their papers, needs, costs and options."""
     from forgetless.display import show_methods
 
-    show_methods(console, as_json=as_json)
+    show_methods(console, as_json=as_json, names=names or ())
 
 
 def tasks(tasks_dir: TasksDir = None, as_json: JsonFlag = False) -> None:
@@ -34,7 +37,7 @@ def lesson(
     seeds: Annotated[int, typer.Option(help="Seeds of two-heads.", min=1)] = 20,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show in seconds, without a model, how training on a second task ruins the first, and what helps."""
+    """Show without a model how training on a second task ruins the first, and what helps."""
     from forgetless import lessons
 
     with TerminalReporter().task(f"lesson {name}") as progress:
