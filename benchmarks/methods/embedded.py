@@ -40,6 +40,7 @@ from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.runner import evaluate
 from forgetless.evaluate.target import target_tasks
 from forgetless.mechanisms.batches import encode_batches
+from forgetless.mechanisms.kept import kept_examples
 from forgetless.methods import METHODS
 from forgetless.methods.base import Context, build_method
 from forgetless.models import LoadedModel, load_model
@@ -60,10 +61,11 @@ HALF: dict[str, Any] = {"wise_ft": {"share": 0.5}}
 SELF: dict[str, Any] = {"replay": {"share": 0.25, "source": "self"}}
 KL: dict[str, Any] = {"kl": {"data": "self", "num_examples": NUM_KEPT, "strength": 1.0}}
 
-# name: (methods, learning rate)
+# name: (methods, learning rate); those without methods are TRL's and PEFT's own, see `tune_with_trl`
 RECIPES: dict[str, tuple[list[Any], float]] = {
     "plain_lora": ([LORA], RATE),
-    "trl_lora": ([LORA], RATE),
+    "trl_lora": ([], RATE),
+    "half_rate": ([LORA], RATE / 2),
     "low_rate": ([LORA], RATE / 4),
     "replay_self": ([LORA, SELF], RATE),
     "kl_self": ([LORA, KL], RATE),
@@ -77,6 +79,8 @@ RECIPES: dict[str, tuple[list[Any], float]] = {
     "rewrite": ([LORA, "rewrite"], RATE),
     "osf": (["osf"], RATE / 10),
     "corda": ([{"corda": {"data": "self", "num_sequences": NUM_KEPT}}], RATE / 2),
+    "peft_osf": ([], RATE / 20),
+    "peft_corda": ([], RATE / 2),
     "null_space": ([{"null_space": {"data": "self", "num_sequences": NUM_KEPT}}], RATE),
 }
 
@@ -132,8 +136,6 @@ def tune(
     """Trains by a recipe; returns the model and the number of steps."""
     specs, rate = RECIPES[recipe]
     steps = UNSTOPPED.get(recipe, round(STEPS * LONGEST))
-    if recipe == "trl_lora":
-        return tune_with_trl(loaded, examples, steps, matcher, seed=seed, place=place)
     methods = [build_method(METHODS.load, spec) for spec in specs]
     context = Context(
         seed=seed,
@@ -144,6 +146,9 @@ def tune(
         writer=writer_of(loaded),
         can_write=True,
     )
+    if not methods:
+        config = peft_config(recipe, loaded, context)
+        return tune_with_trl(loaded, examples, config, matcher, steps=steps, rate=rate, seed=seed, place=place)
     mixture: Sequence[Example] = examples
     for method in methods:
         mixture = method.prepare_data(mixture, context)
@@ -167,12 +172,44 @@ def tune(
     return trained, summary.num_steps
 
 
+def peft_config(recipe: str, loaded: LoadedModel, context: Context) -> Any:
+    """Returns the configuration of PEFT that its documentation has for a recipe; CorDA prepares the model as well."""
+    from peft import LoraConfig, OSFConfig
+
+    if recipe == "peft_osf":
+        return OSFConfig(effective_rank=0.5, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    if recipe == "peft_corda":
+        from peft.tuners.lora.config import CordaConfig
+        from peft.tuners.lora.corda import preprocess_corda
+
+        kept = kept_examples(context, "self", NUM_KEPT)
+
+        @torch.no_grad()
+        def run_model() -> None:
+            for batch in encode_batches(kept, loaded.tokenizer, max_tokens=512, batch_size=1):
+                loaded.model(input_ids=batch["input_ids"])
+
+        config.init_lora_weights, config.corda_config = "corda", CordaConfig(corda_method="kpm")
+        # PEFT takes the names of modules here, where "all-linear" isn't spelled out yet.
+        config.target_modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        preprocess_corda(loaded.model, config, run_model=run_model)
+    return config
+
+
 def tune_with_trl(
-    loaded: LoadedModel, examples: Sequence[Example], steps: int, matcher: Matcher, *, seed: int, place: Path
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    adapter: Any,
+    matcher: Matcher,
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    place: Path,
 ) -> tuple[nn.Module, int]:
-    """Trains LoRA with TRL alone, as its documentation does."""
+    """Trains an adapter of PEFT's with TRL alone, as its documentation does."""
     from datasets import Dataset
-    from peft import LoraConfig
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -187,7 +224,7 @@ def tune_with_trl(
         output_dir=str(place),
         max_steps=steps,
         per_device_train_batch_size=BATCH,
-        learning_rate=RATE,
+        learning_rate=rate,
         warmup_steps=0.1,
         lr_scheduler_type="constant_with_warmup",
         max_length=512,
@@ -204,7 +241,7 @@ def tune_with_trl(
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=loaded.tokenizer,
-        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft_config=adapter,
         callbacks=[matcher],
     )
     trainer.train()
@@ -314,7 +351,7 @@ def summarise(work: Path) -> list[dict[str, Any]]:
         record = json.loads(path.read_text())
         tuned = read_scores(path.with_suffix("").with_suffix(".scores.jsonl"))
         learned = record["base_test_loss"] - record["test_loss"]
-        line = {key: value for key, value in record.items() if key != "probe_curve"} | {"learned_nats": learned}
+        line = record | {"learned_nats": learned}
         # Times of different days and machines are not to be divided by one another.
         beside = json.loads((work / f"plain_lora-{record['domain']}-{record['seed']}.json").read_text())
         line["plain_seconds"] = beside["train_seconds"]
