@@ -79,7 +79,7 @@ def plain_fisher(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     for row in range(num):
         model.zero_grad()
         one = single(batch, row)
-        log_probabilities = model(input_ids=one["input_ids"]).logits[0, :-1].log_softmax(-1)
+        log_probabilities = model(input_ids=one["input_ids"]).logits[0, -one["input_ids"].shape[1] : -1].log_softmax(-1)
         labels = one["labels"][0, 1:]
         is_learned = labels != -100
         log_probabilities[is_learned].gather(1, labels[is_learned, None]).sum().backward()

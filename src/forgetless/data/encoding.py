@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from forgetless.data.examples import Example, Message
-from forgetless.errors import DataError
+from forgetless.errors import ConfigError, DataError
 
 IGNORED = -100  # label of a position that is not learned, as in transformers
 
@@ -99,8 +99,11 @@ def encode_example(example: Example, tokenizer: Any, *, max_tokens: int | None =
         Ids and labels of equal length, and how many tokens were cut off.
 
     Raises:
+        ConfigError: There is no tokenizer.
         DataError: The chat template renders a turn differently once the conversation goes on.
     """
+    if tokenizer is None:
+        raise ConfigError("there is no tokenizer to encode examples with: give the trainer processing_class=tokenizer")
     input_ids: list[int] = []
     labels: list[int] = []
     is_plain = example.text is not None or tokenizer.chat_template is None
@@ -170,6 +173,7 @@ def encode_examples(examples: Sequence[Example], tokenizer: Any, *, max_tokens: 
         One sequence for each example that is kept, in order.
 
     Raises:
+        ConfigError: There is no tokenizer.
         DataError: Nothing is left at all, or the chat template can't render an example turn by turn.
     """
     encoded = [encode_example(example, tokenizer, max_tokens=max_tokens) for example in examples]

@@ -54,7 +54,14 @@ def as_examples(data: GeneralData, *, origin: str) -> list[Example]:
     """
     if isinstance(data, str | Path):
         return read_examples(data, origin=origin)
+    if isinstance(data, Mapping):
+        raise DataError(f"the {origin} data is one row, not a list of rows: put it in a list")
     entries = list(data)
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, Example | Mapping):
+            raise DataError(
+                f"row {number} of the {origin} data is {type(entry).__name__}, not an object: write {{'text': ...}}"
+            )
     if all(isinstance(entry, Example) for entry in entries):
         return cast("list[Example]", entries)
     return examples_from_rows(cast("list[Mapping[str, Any]]", entries), origin=origin)

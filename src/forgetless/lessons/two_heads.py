@@ -141,8 +141,8 @@ def train(
     optimizer = torch.optim.Adam(trainable_parameters(model).values(), lr=learning_rate, fused=True)
     for method in methods:
         method.prepare_optimizer(optimizer, model)
-    for number in range(num_steps):
-        step = MicroBatch(model, batch, len(examples), global_step=number, forward=model)
+    for _ in range(num_steps):
+        step = MicroBatch(model, batch, len(examples), forward=model)
         losses = step.token_losses
         for method in methods:
             weights = method.token_weights(step)

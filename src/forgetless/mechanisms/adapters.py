@@ -93,14 +93,19 @@ def lora_layers(model: nn.Module) -> dict[str, Any]:
         The layers, in the model's order.
 
     Raises:
-        ConfigError: One of them is an embedding, whose input is no vector.
+        ConfigError: One of them is no linear layer: an embedding, or the experts of a mixture.
     """
     from peft.tuners.lora import Embedding, LoraLayer
 
     found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, module in found.items():
-        if isinstance(module, Embedding):
-            raise ConfigError(f"target_modules names {name.rpartition('.')[2]}, an embedding: linear layers only")
+        weight = getattr(module.get_base_layer(), "weight", None)
+        if isinstance(module, Embedding) or weight is None or weight.ndim != 2:
+            kind = "an embedding" if isinstance(module, Embedding) else "no linear layer"
+            raise ConfigError(
+                f"the adapter is on {name.rpartition('.')[2]}, {kind}: name linear layers in target_modules, such as "
+                "[q_proj, v_proj]"
+            )
     return found
 
 

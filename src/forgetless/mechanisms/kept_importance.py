@@ -64,8 +64,6 @@ def estimate_kept_importance(
         ConfigError: The job has no tokenizer or no data to keep, or the earlier phase's file is of other weights.
         DataError: The earlier phase's file can't be read.
     """
-    if context.tokenizer is None:
-        raise ConfigError(f"method {name!r} encodes data to keep and needs a tokenizer: pass one in the context")
     examples = _examples(context, data, num_sequences)
     if previous is None and context.earlier is not None:
         previous = context.earlier.file(f"{name}.safetensors")

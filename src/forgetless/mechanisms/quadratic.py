@@ -191,7 +191,9 @@ class Plain:
             parts = [own_part(parameter), own_part(parameter.grad), self.anchors[index]]
             if self.weights is not None:
                 parts.append(self.weights[index])
-            for pieces in zip(*(_cut(part, limit) for part in parts), strict=True):
+            # All of them or none: pieces have to be of the same elements.
+            most = limit if all(part.is_contiguous() for part in parts) else parts[0].numel()
+            for pieces in zip(*(_cut(part, most) for part in parts), strict=True):
                 if size and size + pieces[0].numel() > limit:
                     yield group
                     group, size = [], 0
@@ -213,7 +215,7 @@ class Plain:
 
 def _cut(tensor: Tensor, limit: int) -> Sequence[Tensor]:
     """Returns a tensor in pieces of at most `limit` elements that share its memory."""
-    if tensor.numel() <= limit or not tensor.is_contiguous():
+    if tensor.numel() <= limit:
         return [tensor]
     pieces: tuple[Tensor, ...] = tensor.view(-1).split(limit)
     return pieces

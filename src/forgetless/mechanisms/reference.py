@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from forgetless.data.encoding import Encoded
-from forgetless.errors import ConfigError, RunError
+from forgetless.errors import ConfigError, DataError, RunError
 from forgetless.mechanisms.adapters import is_base_behind_adapter
 from forgetless.mechanisms.batches import pad_batch
 from forgetless.mechanisms.divergence import Distributions, top_distributions, whole_distributions
@@ -90,11 +90,18 @@ class Reference:
             padding: Token id to pad with.
 
         Raises:
+            DataError: Nothing is learned of any of them.
             RunError: The directory can't be written.
         """
         from forgetless.weights import fingerprint_weights
 
-        known = {sequence_key(sequence.input_ids, sequence.labels): sequence for sequence in sequences}
+        # Of a sequence that nothing is learned of (a prompt that was cut off, say) there is nothing to ask.
+        known = {sequence_key(one.input_ids, one.labels): one for one in sequences if one.num_supervised}
+        if sequences and not known:
+            raise DataError(
+                "nothing is learned of any training sequence: are the answers cut off? raise the longest sequence "
+                "(max_length, training.max_tokens)"
+            )
         keys = sorted(known, key=lambda key: len(known[key].input_ids))  # alike lengths need little padding
         with as_base(model):
             model_key = "" if self.directory is None else fingerprint_weights(model)
@@ -137,7 +144,7 @@ class Reference:
         return float((losses > loss).double().mean())
 
     def _losses(self, sequences: Sequence[Encoded]) -> list[Tensor]:
-        places = [self._places[sequence_key(one.input_ids, one.labels)] for one in sequences]
+        places = [self._places[sequence_key(one.input_ids, one.labels)] for one in sequences if one.num_supervised]
         return [shard.rows("losses", start, stop) for shard, start, stop in places]
 
     def token_losses(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
@@ -157,6 +164,8 @@ class Reference:
 
         labels: Tensor = inputs["labels"]
         found = self._find(inputs)
+        if found == []:
+            return torch.zeros(labels[:, 1:].shape, device=labels.device)
         if found is not None:
             values = torch.cat([shard.rows("losses", start, stop) for shard, start, stop in found])
         else:
@@ -186,6 +195,7 @@ class Reference:
         found = self._find(inputs) if self.top_k else None
         if found is None:
             refuse_unknown(model)
+        if not found:  # nothing to learn is nothing to know: distributions of no rows, whoever is asked
             with as_base(model):
                 return whole_distributions(supervised_logits(model, inputs))
         device = inputs["labels"].device

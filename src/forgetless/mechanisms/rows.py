@@ -44,6 +44,8 @@ def rows_of(inputs: Mapping[str, Any]) -> list[Row]:
     mask = inputs.get("attention_mask")
     is_there = torch.ones(batch, tokens, dtype=torch.bool) if mask is None or mask.ndim != 2 else mask.bool().cpu()
     positions = inputs.get("position_ids")
+    if positions is not None and positions.ndim == 3:  # one for each axis of an image; text counts alike in all
+        positions = positions[0]
     rows = []
     for index in range(batch):
         places = is_there[index].nonzero().flatten()

@@ -120,7 +120,7 @@ def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     options: dict[str, Any] = {"use_cache": False} if hasattr(model, "config") else {}
     output = model(**{name: value for name, value in batch.items() if name != "labels"}, **options)
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits
+    return logits[:, -batch["input_ids"].shape[1] :]  # learned prompts stand before the tokens
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,7 +87,7 @@ class Step(Protocol):
     model: nn.Module
     inputs: Mapping[str, Tensor]  # input_ids, attention_mask, labels: (batch, tokens)
     num_items: Tensor | int | None  # supervised tokens of the whole optimizer step, over all micro-batches
-    global_step: int
+    is_first: bool  # of the micro-batches of the optimizer step
     num_micro_batches: int  # of the whole optimizer step; the trainer takes the mean of a penalty over them
 
     @property
@@ -194,6 +195,10 @@ class Method:
     def finish(self, model: nn.Module) -> nn.Module:
         """Returns the model to save: averaging, scaling, merging."""
         return model
+
+    def as_finished(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Makes a model that is in training compute for a while what `finish` would leave now, for a look at it."""
+        return nullcontext()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns what must survive a checkpoint; the names are the method's own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -93,10 +94,13 @@ class CorDA(Method):
                 )
             _start(layer, moments.mean(name), scale)
         self.frozen_ = [_frozen(parameter.data, dim).clone() for parameter, dim in _halves(adapted)]
+        for parameter, dim in _halves(adapted):
+            # Whoever differentiates sees no gradient of the frozen halves: the trainer, other methods, the logs.
+            parameter.register_hook(partial(_without_frozen, dim=dim))
         return adapted
 
     def adjust_gradients(self, model: nn.Module) -> None:
-        """Takes the frozen halves out of the gradients, and so out of their norm."""
+        """Takes out of the gradients what penalties in closed form have added to the frozen halves."""
         for parameter, dim in _halves(model):
             if parameter.grad is not None:
                 _frozen(parameter.grad, dim).zero_()
@@ -125,6 +129,12 @@ def _frozen(tensor: Tensor, dim: int) -> Tensor:
     """Returns the half that isn't trained, as a view."""
     rank = tensor.shape[dim] // 2
     return tensor.narrow(dim, rank, rank)
+
+
+def _without_frozen(gradient: Tensor, *, dim: int) -> Tensor:
+    kept = gradient.clone()
+    _frozen(kept, dim).zero_()
+    return kept
 
 
 def _start(layer: Any, moment: Tensor, scale: float) -> None:

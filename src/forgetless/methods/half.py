@@ -70,7 +70,6 @@ class Half(Method):
     def finish(self, model: nn.Module) -> nn.Module:
         """Returns the model, trainable as it was before."""
         self._set_trained(model, frozenset())
-        self.model_ = None
         return model
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -106,7 +106,6 @@ class KLToBase(Method):
             groups = [sequences[at : at + self.batch_size] for at in range(0, len(sequences), self.batch_size)]
             self.cycle_ = BatchCycle([pad_batch(group, padding=padding) for group in groups], context.seed)
         self.reference_: Reference = Reference(top_k=self.top_k, directory=context.directory)
-        self.last_step_ = -1
         earlier = context.earlier
         if self.anchor == "base" and earlier is not None and earlier.load_base is not None:
             # Behind the adapter stands what earlier phases have made of the base: it is asked itself, then let go.
@@ -134,10 +133,10 @@ class KLToBase(Method):
         if self.cycle_ is None:
             divergences = self._divergences(step.model, step.inputs, step.supervised_logits)
             return self.strength * step.mean_over_tokens(divergences)
-        if step.global_step == self.last_step_:
-            return torch.zeros((), device=step.labels.device)  # the step has had its kept batch
-        self.last_step_ = step.global_step
-        batch = {name: tensor.to(step.labels.device) for name, tensor in self.cycle_.next().items()}
+        device = next(step.model.parameters()).device
+        if not step.is_first:
+            return torch.zeros((), device=device)  # the optimizer step has had its kept batch
+        batch = {name: tensor.to(device) for name, tensor in self.cycle_.next().items()}
         divergences = self._divergences(step.model, batch, supervised_logits(step.model, batch))
         # The trainer takes the mean over micro-batches, of which only this one brings anything.
         return self.strength * step.num_micro_batches * divergences.mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -106,6 +108,20 @@ class WiSEFT(Method):
                 if (start := self.starts_.get(base_name(name))) is not None:
                     lerp_from(parameter, start, self.share)
         return model
+
+    @contextmanager
+    def as_finished(self, model: nn.Module) -> Iterator[None]:
+        """Moves the weights back for a look at what would be saved, and then to where they were, bit for bit."""
+        import torch
+
+        kept = [(parameter, parameter.detach().clone()) for parameter in trainable_parameters(model).values()]
+        self.finish(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, trained in kept:
+                    parameter.copy_(trained)
 
 
 def _refuse_trained(model: nn.Module, updates: list[LowRank]) -> None:

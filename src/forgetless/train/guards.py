@@ -20,6 +20,45 @@ def users_of(methods: Iterable[Method], hooks: Iterable[str]) -> list[str]:
     return [method.name for method in methods if method.overridden & wanted]
 
 
+def refuse_other_types(trainer: Any, methods: Any) -> None:
+    """Refuses what isn't a trainer and a list of methods.
+
+    Args:
+        trainer: What was given as the trainer.
+        methods: What was given as the methods.
+
+    Raises:
+        ConfigError: It is something else; says what is wanted.
+    """
+    if not isinstance(trainer, Trainer):
+        raise ConfigError(f"protect takes a transformers Trainer, not {type(trainer).__name__}: make the trainer first")
+    is_list = isinstance(methods, Sequence) and not isinstance(methods, str)
+    strays = [entry for entry in methods if not isinstance(entry, Method)] if is_list else [methods]
+    if strays:
+        raise ConfigError(f"protect takes a list of methods such as [forgetless.LoRA()], not {strays[0]!r:.60}")
+
+
+def refuse_other_models(trainer: Trainer, methods: Sequence[Method]) -> None:
+    """Refuses methods that look at what a model says next in a text where it doesn't say anything.
+
+    Args:
+        trainer: The trainer.
+        methods: The methods to attach.
+
+    Raises:
+        ConfigError: The model classifies, gives rewards, or encodes one text and decodes another.
+    """
+    model: Any = trainer.model
+    is_pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    is_headless = hasattr(model, "get_output_embeddings") and model.get_output_embeddings() is None
+    for method in methods:
+        if (method.needs or "token_weights" in method.overridden) and (is_pair or is_headless):
+            raise ConfigError(
+                f"method {method.name!r} looks at what a model says next in a text, and {type(model).__name__} isn't a "
+                "causal language model: drop the method"
+            )
+
+
 def refuse_data_methods(methods: Sequence[Method]) -> None:
     """Refuses methods that change data, which a trainer that exists has encoded already.
 
@@ -132,6 +171,8 @@ def _unweighable(trainer: Trainer) -> str | None:
         return "compute_loss_func replaces: leave it out, or weigh the tokens in it"
     if trainer.label_smoother is not None:
         return "label smoothing replaces: set label_smoothing_factor to 0"
+    if not isinstance(loss_type, str):
+        return "a loss of preferences doesn't have: drop the method"
     if loss_type not in {"nll", "chunked_nll"}:
         return f"loss_type={loss_type!r} weighs by a rule of its own: set loss_type='nll'"
     if getattr(config, "is_encoder_decoder", False):

@@ -7,6 +7,7 @@ the gradients and the checkpoints pass through the hooks of the methods. Without
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,27 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Trainer, TrainerCallback
+from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from forgetless.data.sources import GeneralData, as_examples
 from forgetless.errors import ConfigError, RunError
 from forgetless.mechanisms.shards import whole
 from forgetless.methods.base import HOOKS, Context, Method, refuse_conflicts
+from forgetless.models import num_positions
 from forgetless.train.guards import (
     refuse_data_methods,
     refuse_engine,
+    refuse_other_models,
+    refuse_other_types,
     refuse_stale_optimizer,
     refuse_wrapped_model,
 )
 from forgetless.train.penalties import PenaltyLog
 from forgetless.train.rows import rows_of
 from forgetless.train.weighting import AnsweredModel, MicroBatch, multiply_weights
+
+_HOLDER = "holder_"  # attribute of a method: the trainer that it has prepared the model of last
 
 
 class _Protected(Trainer):
@@ -39,6 +45,8 @@ class _Protected(Trainer):
     users: Mapping[str, Sequence[Method]]  # the methods that implement a hook, by its name
     penalties: PenaltyLog
     optimizer_is_prepared: bool
+    is_first_of_step: bool  # of the micro-batch that comes next
+    loss_was_asked: bool  # in the training step that is under way
     weights_are_used: bool  # seen once, in the loss
     finished_by: str | None
 
@@ -47,37 +55,58 @@ class _Protected(Trainer):
         optimizer = super().create_optimizer(*args, **kwargs)
         if is_new or not self.optimizer_is_prepared:  # a second training goes on with the optimizer of the first
             self.optimizer_is_prepared = True
+            num_groups = len(optimizer.param_groups)
             for method in self.users["prepare_optimizer"]:
                 method.prepare_optimizer(optimizer, self.model)  # type: ignore[arg-type]
+                if self.lr_scheduler is not None and len(optimizer.param_groups) != num_groups:
+                    raise ConfigError(
+                        f"the trainer's scheduler was made for parameter groups that method {method.name!r} changes: "
+                        "pass optimizer_cls_and_kwargs= instead of optimizers=, so that both are made when training "
+                        "starts"
+                    )
         return optimizer
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         weighers, punishers = self.users["token_weights"], self.users["penalty"]
+        self.loss_was_asked = True
         if not (weighers or punishers) or not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return self._own_loss(model, inputs, return_outputs, num_items_in_batch)
         step = MicroBatch(
             self.accelerator.unwrap_model(model),
             dict(inputs),
             num_items_in_batch,
-            global_step=self.state.global_step,
             forward=model,
+            is_first=self.is_first_of_step,
             num_micro_batches=self.current_gradient_accumulation_steps,
             num_processes=self.accelerator.num_processes if self.args.average_tokens_across_devices else 1,
         )
         weights = multiply_weights([method.token_weights(step) for method in weighers])
         penalty = self._penalty(step, punishers)
         result: Any
-        if weights is None and not step.is_projected:
-            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if weights is None and not (step.is_projected and self._has_known_loss):
+            result = self._own_loss(model, inputs, return_outputs, num_items_in_batch)
         else:
             answered = AnsweredModel(step, weights)
-            result = super().compute_loss(answered, inputs, return_outputs, num_items_in_batch)  # type: ignore[arg-type]
+            result = self._own_loss(answered, inputs, return_outputs, num_items_in_batch)
             if weights is not None and not self.weights_are_used:
                 answered.refuse_unused(result[0] if return_outputs else result)
                 self.weights_are_used = True
         return (result[0] + penalty, result[1]) if return_outputs else result + penalty
+
+    def _own_loss(self, model: Any, inputs: Any, return_outputs: bool, num_items: Any) -> Any:
+        """Asks the trainer's own class, by the names that the trainer itself uses: a user's may have no others."""
+        options = {"return_outputs": True} if return_outputs else {}
+        return super().compute_loss(model, inputs, num_items_in_batch=num_items, **options)
+
+    @property
+    def _has_known_loss(self) -> bool:
+        """Whether the loss is one of transformers, TRL or ours, which ask the model once, about the batch alone.
+
+        One of the user's own may ask it about more, and is given the model itself where no token is weighed.
+        """
+        return super().compute_loss.__module__.partition(".")[0] in {"transformers", "trl", "forgetless"}
 
     def _penalty(self, step: MicroBatch, methods: Sequence[Method]) -> Tensor | float:
         """Sums the penalties, each divided over the micro-batches of the optimizer step."""
@@ -104,15 +133,22 @@ class _Protected(Trainer):
         """Whether activations are recomputed in the way that only knows whole backward passes."""
         # The name in transformers 5, and in 4.
         names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
-        found = [(getattr(self.args, name, None) or {}).get("use_reentrant") for name in names]
-        return bool(self.args.gradient_checkpointing) and any(found)
+        asked = [(getattr(self.args, name, None) or {}).get("use_reentrant") for name in names]
+        if self.args.gradient_checkpointing and any(asked):
+            return True
+        model: Any = self.model
+        found = (m._gradient_checkpointing_func for m in model.modules() if getattr(m, "gradient_checkpointing", False))
+        return any(getattr(function, "keywords", {}).get("use_reentrant") for function in found)
 
     @property
     def _is_measured(self) -> bool:
         """Whether the optimizer step that is under way will be logged, so that its gradients are worth measuring."""
+        # Gradients of a part of the loss are out of reach under the last two.
+        return self._is_logged and not (self.is_fsdp_enabled or self._is_reentrant)
+
+    @property
+    def _is_logged(self) -> bool:
         step, args = self.state.global_step, self.args
-        if self._is_reentrant or self.is_fsdp_enabled:
-            return False  # gradients of a part of the loss are out of reach there
         if step == 0 and args.logging_first_step:
             return True
         if args.logging_strategy == "epoch":
@@ -123,8 +159,19 @@ class _Protected(Trainer):
             return (step + 1) % math.ceil(num / args.gradient_accumulation_steps) == 0
         return args.logging_strategy == "steps" and (step + 1) % max(1, int(self.state.logging_steps)) == 0
 
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self.is_first_of_step = True  # a training that was broken off may have left it otherwise
+        return super()._inner_training_loop(*args, **kwargs)
+
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        self.loss_was_asked = False
         loss: Tensor = super().training_step(*args, **kwargs)
+        if not self.loss_was_asked and (passed := [*self.users["token_weights"], *self.users["penalty"]]):
+            raise ConfigError(
+                f"the trainer's own training_step doesn't call compute_loss, where method {passed[0].name!r} acts: "
+                "let it, or drop the method"
+            )
+        self.is_first_of_step = self.accelerator.sync_gradients
         has_penalties = self._is_measured and self.users["penalty"]  # alike in all processes
         if self.accelerator.sync_gradients and (self.users["adjust_gradients"] or has_penalties):
             self._adjust_gradients(self.users["adjust_gradients"])
@@ -141,7 +188,8 @@ class _Protected(Trainer):
         log, is_measured = self.penalties, self._is_measured
         if is_measured:
             log.start(model, is_changed=bool(methods))
-        for method in methods:
+        # Adapters last: what they hold back of the gradients, the penalties of others would fill again.
+        for method in sorted(methods, key=lambda method: "the adapter" in method.claims):
             value = method.adjust_gradients(model)
             if value is not None:
                 log.add(method.name, whole(value))
@@ -180,6 +228,9 @@ class _Protected(Trainer):
                 )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        for method in self.methods:
+            if vars(method)[_HOLDER]() is not self:
+                raise RunError(f"method {method.name!r} was given to another trainer since: make one for each trainer")
         if self.finished_by is not None:
             raise RunError(
                 f"method {self.finished_by!r} has made the final model out of the one that was trained: "
@@ -188,9 +239,10 @@ class _Protected(Trainer):
         result = super().train(*args, **kwargs)
         model: Any = self.model
         for method in self.users["finish"]:
-            model = method.finish(model)
-            if method.ends_training:
+            finished = method.finish(model)
+            if method.ends_training or finished is not model:
                 self.finished_by = method.name
+            model = finished
         if model is not self.model:
             self.model = self.model_wrapped = self.callback_handler.model = model
         return result
@@ -247,14 +299,16 @@ def protect(
         The same trainer.
 
     Raises:
-        ConfigError: Methods conflict with one another or with the trainer, one of them changes the data (the trainer
-            has encoded it already), or the trainer is protected already.
+        ConfigError: Methods conflict with one another or with the trainer or its model, one of them changes the data
+            (the trainer has encoded it already), or the trainer is protected already.
     """
+    refuse_other_types(trainer, methods)
     if isinstance(trainer, _Protected):
         raise ConfigError("this trainer is protected already: pass all methods in one call")
     refuse_data_methods(methods)
     refuse_wrapped_model(trainer, methods)
     refuse_engine(trainer, methods)
+    refuse_other_models(trainer, methods)
     model: Any = trainer.model
     held = {"the adapter"} if getattr(model, "peft_config", None) else set()
     refuse_conflicts(methods, held=held)
@@ -271,11 +325,13 @@ def protect(
 
 def _context(trainer: Trainer, general: GeneralData) -> Context:
     """Returns what a trainer knows of its job."""
+    tokenizer: Any = trainer.processing_class
+    model: Any = trainer.model
     return Context(
         seed=trainer.args.seed,
         general=as_examples(general, origin="general"),
-        tokenizer=trainer.processing_class,
-        max_tokens=getattr(trainer.args, "max_length", None) or 512,
+        tokenizer=tokenizer.tokenizer if isinstance(tokenizer, ProcessorMixin) else tokenizer,
+        max_tokens=min(getattr(trainer.args, "max_length", None) or 512, num_positions(model)),
         sequences=rows_of(trainer),
     )
 
@@ -312,9 +368,17 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
     protected.users = {hook: [method for method in methods if hook in method.overridden] for hook in HOOKS}
     protected.penalties = _penalty_log(trainer, protected.users)
     protected.optimizer_is_prepared = False
+    protected.is_first_of_step = True
+    protected.loss_was_asked = False
     protected.weights_are_used = False
     protected.finished_by = None
-    trainer.add_callback(_Hooks(trainer, protected.users["after_step"]))
+    for method in methods:
+        vars(method)[_HOLDER] = weakref.ref(trainer)
+    hooks = _Hooks(trainer, protected.users["after_step"])
+    trainer.add_callback(hooks)
+    # Before the user's own, which may look at the weights that the step has left (an average of them, say).
+    trainer.callback_handler.callbacks.remove(hooks)
+    trainer.callback_handler.callbacks.insert(0, hooks)
     return trainer
 
 

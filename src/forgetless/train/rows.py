@@ -8,10 +8,13 @@ from typing import Any, overload
 from transformers import Trainer
 
 from forgetless.data.encoding import Encoded
+from forgetless.mechanisms.rows import rows_of as sequences_of
 
 
 class TrainerRows(Sequence[Encoded]):
-    """A view on the rows of a trainer's data; a row is collated when it is read.
+    """A view on the sequences of a trainer's data; a row is collated when it is read.
+
+    A packed row holds several sequences, which the collator tells apart by `position_ids`.
 
     Args:
         dataset: Rows that can be read by their number.
@@ -20,9 +23,25 @@ class TrainerRows(Sequence[Encoded]):
 
     def __init__(self, dataset: Any, collate: Any) -> None:
         self._dataset, self._collate = dataset, collate
+        self._places: list[tuple[int, int]] | None = None  # row of the data and sequence in it; None = one in each
+        if "position_ids" in self._batch(0):
+            self._places = [(row, n) for row in range(len(dataset)) for n in range(len(self._sequences(row)))]
+
+    def _batch(self, row: int) -> Any:
+        return self._collate([self._dataset[row]])
+
+    def _sequences(self, row: int) -> list[Encoded]:
+        batch = self._batch(row)
+        return [
+            Encoded(
+                batch["input_ids"][place.index, place.start : place.stop].tolist(),
+                batch["labels"][place.index, place.start : place.stop].tolist(),
+            )
+            for place in sequences_of(batch)  # a collator may pad a single row too
+        ]
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._dataset) if self._places is None else len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> Encoded: ...
@@ -35,12 +54,9 @@ class TrainerRows(Sequence[Encoded]):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        batch = self._collate([self._dataset[index % len(self)]])
-        ids, labels = batch["input_ids"][0], batch["labels"][0]
-        if "attention_mask" in batch:  # a collator may pad a single row too
-            kept = batch["attention_mask"][0].bool()
-            ids, labels = ids[kept], labels[kept]
-        return Encoded(ids.tolist(), labels.tolist())
+        index %= len(self)
+        row, number = (index, 0) if self._places is None else self._places[index]
+        return self._sequences(row)[number]
 
 
 def rows_of(trainer: Trainer) -> Sequence[Encoded]:
@@ -50,14 +66,15 @@ def rows_of(trainer: Trainer) -> Sequence[Encoded]:
         trainer: The trainer, whose own collator is asked.
 
     Returns:
-        One sequence for each row (a packed row holds several examples); none where the data is a stream, or where
-        the collator doesn't make `input_ids` and `labels` of a single row.
+        The sequences, those of a packed row one by one; none where the data is a stream, or where the collator doesn't
+        make `input_ids` and `labels` of a single row.
     """
     dataset: Any = trainer.train_dataset
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or not len(dataset):
         return ()
-    rows = TrainerRows(dataset, trainer._get_collator_with_removed_columns(trainer.data_collator))
+    collate = trainer._get_collator_with_removed_columns(trainer.data_collator)
     try:
+        rows = TrainerRows(dataset, collate)
         rows[0]
     except Exception:  # a collator of the user's own may need whole batches: then there is nothing to read by rows
         return ()

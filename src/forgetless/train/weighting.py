@@ -29,8 +29,8 @@ class MicroBatch:
         inputs: `input_ids`, `attention_mask`, `labels`, each (batch, tokens). Packed batches carry `position_ids`
             that start anew with each sequence, and may carry no mask.
         num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
-        global_step: Optimizer steps that are done.
         forward: The model as it is called, wrapped for several processes or not.
+        is_first: Whether it is the first micro-batch of the optimizer step.
         num_micro_batches: Micro-batches of the whole optimizer step.
         num_processes: Processes over which `num_items` counts and gradients are averaged.
     """
@@ -41,12 +41,12 @@ class MicroBatch:
         inputs: Mapping[str, Tensor],
         num_items: Tensor | int | None,
         *,
-        global_step: int,
         forward: Callable[..., Any],
+        is_first: bool = True,
         num_micro_batches: int = 1,
         num_processes: int = 1,
     ) -> None:
-        self.model, self.inputs, self.num_items, self.global_step = model, inputs, num_items, global_step
+        self.model, self.inputs, self.num_items, self.is_first = model, inputs, num_items, is_first
         self.num_micro_batches, self.num_processes = num_micro_batches, num_processes
         self.forward = forward
         self.outputs: Any = None  # of the model, when it was last asked
@@ -123,21 +123,43 @@ class AnsweredModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._step.forward, name)
 
-    def __call__(self, *, fused_lm_head: bool = False, num_items_in_batch: Any = None, **inputs: Any) -> Any:
-        if "labels" not in inputs:  # a loss of the trainer's own, which wants all logits
-            return self._step.forward(**inputs)
-        num = (inputs["labels"][:, 1:] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = self.losses.sum() / torch.as_tensor(num, device=self.losses.device).clamp(min=1)
-        aux_loss = getattr(self._step.outputs, "aux_loss", None)
-        if aux_loss is not None:
-            loss = loss + _base(self._step.model).router_aux_loss_coef * aux_loss.to(loss.device)
-        answer = _Answer(self._step, loss=loss, aux_loss=aux_loss)
-        if fused_lm_head:  # TRL's output layer, which keeps what its trainers log of each token
+    def __call__(self, *arguments: Any, **inputs: Any) -> Any:
+        # Without labels it is a loss of the trainer's own, which wants all logits; with other tokens, another batch.
+        is_known = inputs.get("input_ids") is self._step.inputs["input_ids"]
+        if arguments or "labels" not in inputs or not is_known:
+            return self._step.forward(*arguments, **inputs)
+        if inputs["labels"] is not self._step.labels:
+            raise ConfigError(
+                "the trainer's own compute_loss changes the labels, so that its tokens can't be weighed: change them "
+                "in the collator, or drop the methods that weigh tokens"
+            )
+        loss = self._loss(inputs.get("num_items_in_batch"))
+        if inputs.get("output_hidden_states") or inputs.get("output_attentions"):  # what no micro-batch keeps
+            outputs = self._step.forward(**inputs)
+            outputs["loss"] = loss
+            return outputs
+        answer = _Answer(self._step, loss=loss, aux_loss=self._aux_loss)
+        if inputs.get("fused_lm_head"):  # TRL's output layer, which keeps what its trainers log of each token
             is_learned = is_supervised(self._step.labels)
             metrics = token_metrics(self._step.supervised_logits, supervised_targets(self._step.labels))
             entropy, is_top1 = (one.new_zeros(is_learned.shape).masked_scatter(is_learned, one) for one in metrics)
             answer |= {"log_probs": -self.losses, "label_mask": is_learned, "entropy": entropy, "is_top1": is_top1}
         return answer
+
+    @property
+    def _aux_loss(self) -> Tensor | None:
+        """A router's own loss, where the model has one."""
+        found: Tensor | None = getattr(self._step.outputs, "aux_loss", None)
+        return found
+
+    def _loss(self, num_items: Tensor | int | None) -> Tensor:
+        """Returns the mean over so many tokens, None = those of the micro-batch, and the router's part."""
+        num = (self._step.labels[:, 1:] != IGNORED).sum() if num_items is None else num_items
+        loss = self.losses.sum() / torch.as_tensor(num, device=self.losses.device).clamp(min=1)
+        if self._aux_loss is None:
+            return loss
+        weight: float = _base(self._step.model).router_aux_loss_coef
+        return loss + weight * self._aux_loss.to(loss.device)
 
     def refuse_unused(self, loss: Tensor) -> None:
         """Refuses a trainer whose loss isn't made of the weighed token losses; costs nothing of a backward pass.
@@ -163,11 +185,23 @@ class _Answer(dict[str, Any]):
         super().__init__(fields)
         self._step = step
 
+    def __getitem__(self, name: Any) -> Any:
+        if isinstance(name, int | slice):  # as transformers' outputs, which are tuples too
+            return (self["loss"], self["logits"])[name]
+        return super().__getitem__(name)
+
     def __missing__(self, name: str) -> Any:
         return self._step.logits if name == "logits" else getattr(self._step.outputs, name)
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns an output, computed where it has to be; the default where the model has none of that name."""
+        try:
+            return self[name]
+        except AttributeError:
+            return default
 
 
 @torch.no_grad()

@@ -41,6 +41,19 @@ def test_one_batch_is_the_plain_loop_over_its_sequences(kind: str) -> None:
     assert relative_error(found, plain_fisher(model, padded_batch())) < 1e-5
 
 
+def test_learned_prompts_stand_before_the_tokens() -> None:
+    from peft import PromptTuningConfig, get_peft_model
+
+    from forgetless.quiet import quiet_transformers
+
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(0)
+        model: Any = get_peft_model(build("llama"), PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
+    found = estimate_fisher(model, [padded_batch()], labels="empirical")
+    name = next(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    assert relative_error({"prompt": found[name]}, {"prompt": plain_fisher(model, padded_batch())[name]}) < 1e-5
+
+
 @pytest.mark.parametrize("kind", ["tied", "gpt2"])
 @pytest.mark.parametrize("labels", ["sampled", "empirical"])
 def test_batches_order_and_padding_change_nothing(kind: str, labels: Any) -> None:

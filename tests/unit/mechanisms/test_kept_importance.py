@@ -90,7 +90,7 @@ def test_names_are_those_of_the_model_without_wrappers() -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs a tokenizer"):
+    with pytest.raises(ConfigError, match="there is no tokenizer"):
         estimate_kept_importance(build_model(), replace(context(), tokenizer=None), **OPTIONS)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="can't be read"):
         estimate(previous=tmp_path / "missing.safetensors")

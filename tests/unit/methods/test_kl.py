@@ -23,15 +23,15 @@ from training import GENERAL, context, fit, mixture
 MODES = pytest.mark.parametrize("mode", ["adapter", "cache"])
 
 
-def step(model: Any, *, num_micro_batches: int = 1, at: int = 0, rows: slice = slice(0, 4)) -> MicroBatch:
+def step(model: Any, *, num_micro_batches: int = 1, is_first: bool = True, rows: slice = slice(0, 4)) -> MicroBatch:
     """A micro-batch of domain data, of an optimizer step over four sequences."""
     sequences = mixture([])
     return MicroBatch(
         model,
         pad_batch(sequences[rows], padding=1),
         sum(sequence.num_supervised for sequence in sequences[:4]),
-        global_step=at,
         forward=model,
+        is_first=is_first,
         num_micro_batches=num_micro_batches,
     )
 
@@ -102,7 +102,7 @@ def test_on_kept_data_it_is_the_mean_over_one_batch_per_optimizer_step() -> None
     method = prepared(model, data="general", batch_size=8)
     kept = pad_batch(encode_examples(GENERAL, build_tokenizer(), max_tokens=64), padding=1)
     expected = float(plain_divergence(model, kept).mean())
-    values = [method.penalty(step(model, num_micro_batches=4, at=at)) for at in (0, 0, 0, 0, 1)]
+    values = [method.penalty(step(model, num_micro_batches=4, is_first=n in (0, 4))) for n in range(5)]
     numbers = [value.item() for value in values if value is not None]
     assert numbers == pytest.approx([4 * expected, 0, 0, 0, 4 * expected], rel=1e-4)
     assert int(method.state_dict()["num_drawn"]) == 2
@@ -154,8 +154,8 @@ def test_micro_batches_change_nothing(tmp_path: Path) -> None:
 
 def test_a_kept_batch_is_in_memory_on_the_side_of_the_state() -> None:
     method = prepared(adapted(), data="general", batch_size=4)
-    for at in range(3):
-        method.penalty(step(adapted(), at=at))
+    for _ in range(3):
+        method.penalty(step(adapted()))
     fresh = prepared(adapted(), data="general", batch_size=4)
     fresh.load_state_dict(method.state_dict())
     assert method.cycle_ is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import is_base_behind_adapter, lora_layers
 from forgetless.methods.base import Context
 from forgetless.methods.null_space import NullSpace
+from language_models import build
 from training import GENERAL, context
 
 IDS = torch.arange(20)[None]
@@ -107,6 +109,13 @@ def test_layers_that_share_an_input_share_their_directions() -> None:
 def test_a_job_without_data_to_keep_is_refused_before_a_model_loads() -> None:
     with pytest.raises(ConfigError, match="null_space"):
         NullSpace().check(Context())
+
+
+def test_the_experts_of_a_mixture_are_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, of the same experts
+        with pytest.raises(ConfigError, match="no linear layer: name linear layers in target_modules"):
+            NullSpace(rank=2).prepare_model(build("mixtral"), context())
 
 
 def test_an_embedding_is_refused() -> None:

@@ -61,7 +61,7 @@ def divergence(method: KLToBase, job: Context, model: Any) -> float:
     """Returns the method's first penalty on an adapter that changes nothing yet."""
     method.prepare_model(model, job)
     step: Any = SimpleNamespace(
-        model=model, labels=torch.zeros(1, 2), global_step=0, num_micro_batches=1, num_items=None, inputs={}
+        model=model, labels=torch.zeros(1, 2), is_first=True, num_micro_batches=1, num_items=None, inputs={}
     )
     value = method.penalty(step)
     return 0.0 if value is None else float(value.detach())

@@ -88,7 +88,7 @@ def prepared(method: Any, model: Any = None) -> Any:
 def step(*indices: int) -> MicroBatch:
     model: Any = build_model(seed=1)  # what is trained is no longer the base
     inputs = pad_batch([mixture([])[index] for index in indices], padding=1)
-    return MicroBatch(model, inputs, None, global_step=0, forward=model)
+    return MicroBatch(model, inputs, None, forward=model)
 
 
 def test_flow_by_hand() -> None:

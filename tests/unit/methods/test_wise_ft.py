@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,27 @@ def test_an_adapter_ends_where_the_walk_of_a_budget_would_take_it(tmp_path: Path
     AdapterPath(models[0]).move(Point.scale(0.3))
     walked, found = models[0].state_dict(), models[1].state_dict()
     assert all(torch.equal(walked[name], found[name]) for name in walked)
+
+
+@pytest.mark.parametrize("methods", [["wise_ft"], ["lora", "wise_ft"], ["osf"]], ids="-".join)
+def test_a_look_during_the_training_sees_what_would_be_saved(methods: list[str], tmp_path: Path) -> None:
+    from transformers import TrainerCallback
+
+    built = [build_method(METHODS.load, name) for name in methods]
+
+    class Look(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            trained_to = {name: p.detach().clone() for name, p in model.named_parameters()}
+            with ExitStack() as stack:
+                for method in built:
+                    stack.enter_context(method.as_finished(model))
+                self.seen = logits(model)
+            assert all(torch.equal(trained_to[name], p) for name, p in model.named_parameters())
+
+    look = Look()
+    trainer: Any = protect(plain_trainer(tmp_path, options={"callbacks": [look]}), built)
+    trained(trainer)
+    assert torch.allclose(look.seen, logits(trainer.model), atol=1e-5)
 
 
 def test_no_copy_is_kept_for_an_adapter() -> None:

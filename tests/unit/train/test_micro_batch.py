@@ -13,9 +13,9 @@ from forgetless.train.weighting import MicroBatch
 from training import mixture
 
 
-def micro_batch(model: Any, num_items: int | None = None, **counts: int) -> MicroBatch:
+def micro_batch(model: Any, num_items: int | None = None, **counts: Any) -> MicroBatch:
     inputs = pad_batch(mixture([])[:3], padding=1)
-    return MicroBatch(model, inputs, num_items, global_step=0, forward=model, **counts)
+    return MicroBatch(model, inputs, num_items, forward=model, **counts)
 
 
 def test_token_losses_are_those_of_the_model() -> None:

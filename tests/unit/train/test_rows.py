@@ -43,9 +43,14 @@ def test_labels_are_those_that_the_collator_makes(tmp_path: Path) -> None:
     unlabelled = Dataset.from_dict({"text": ["Water is wet.", "Fire is hot."]})
     whole = rows_of(sft_trainer(tmp_path, rows=unlabelled))[0]
     assert whole.labels == whole.input_ids
+
+
+def test_the_sequences_of_packed_rows_are_told_apart(tmp_path: Path) -> None:
     packed = rows_of(sft_trainer(tmp_path, packing=True, max_length=256))
-    assert len(packed) < len(completion_rows())
-    assert max(len(row.input_ids) for row in packed) > 64
+    loose = rows_of(sft_trainer(tmp_path))
+    assert len(packed) == len(loose) == len(completion_rows())
+    assert sorted(row.input_ids for row in packed) == sorted(row.input_ids for row in loose)
+    assert sum(row.num_supervised for row in packed) == sum(row.num_supervised for row in loose)
 
 
 def test_streams_and_collators_that_make_no_labels_give_no_rows(tmp_path: Path) -> None:

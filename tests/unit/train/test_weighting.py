@@ -28,7 +28,7 @@ def batch() -> dict[str, Any]:
 
 def micro_batch(**changes: Any) -> MicroBatch:
     model: Any = build_model()
-    options = {"num_items": None, "global_step": 0, "forward": model, **changes}
+    options = {"num_items": None, "forward": model, **changes}
     return MicroBatch(model, options.pop("inputs", batch()), options.pop("num_items"), **options)
 
 
@@ -61,15 +61,17 @@ def test_the_stand_in_answers_as_the_model_does() -> None:
     step = micro_batch()
     model: Any = build_model()
     answered: Any = AnsweredModel(step, None)
-    answer, expected = answered(**batch()), model(**batch())
+    answer, expected = answered(**step.inputs), model(**batch())
     assert answer["loss"].item() == pytest.approx(expected.loss.item(), abs=1e-6)
     assert torch.allclose(answer.logits, expected.logits, atol=1e-6)
     assert answer.past_key_values is None
-    assert answered(**batch(), num_items_in_batch=7).loss.item() == pytest.approx(
+    assert answered(**step.inputs, num_items_in_batch=7).loss.item() == pytest.approx(
         model(**batch(), num_items_in_batch=7).loss.item(), abs=1e-5
     )
     unlabelled = {name: value for name, value in batch().items() if name != "labels"}
     assert torch.allclose(answered(**unlabelled).logits, expected.logits)
+    other = {name: value[:1] for name, value in batch().items()}
+    assert answered(**other).loss.item() == pytest.approx(model(**other).loss.item(), abs=1e-6)
     assert answered.config is step.model.config
 
 
@@ -77,9 +79,9 @@ def test_weights_that_have_no_part_in_a_loss_are_found() -> None:
     step = micro_batch()
     answered: Any = AnsweredModel(step, torch.full_like(step.token_losses, 2.0))
     plain: Any = AnsweredModel(step, None)
-    loss = answered(**batch()).loss
+    loss = answered(**step.inputs).loss
     answered.refuse_unused(loss)
-    assert loss.item() == pytest.approx(2 * plain(**batch()).loss.item(), rel=1e-6)
+    assert loss.item() == pytest.approx(2 * plain(**step.inputs).loss.item(), rel=1e-6)
     loss.backward()  # the graph is still there
     unlabelled = {name: value for name, value in batch().items() if name != "labels"}
     with pytest.raises(ConfigError, match="doesn't use the model's loss"):
@@ -91,7 +93,7 @@ def test_metrics_of_tokens_are_those_of_trl() -> None:
 
     step = micro_batch()
     answered: Any = AnsweredModel(step, None)
-    answer = answered(**batch(), fused_lm_head=True)
+    answer = answered(**step.inputs, fused_lm_head=True)
     model: Any = build_model()
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
     expected = model(**batch(), fused_lm_head=True)
