@@ -13,7 +13,8 @@ from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "laboratory" / "laboratory.json"
-FIGURE = "images/laboratory.svg"
+EARLIER = RESULT.with_name("earlier.json")  # of other base models, made by the laboratory of another commit
+FIGURE, EARLIER_FIGURE = "images/laboratory.svg", "images/laboratory_earlier.svg"
 KEPT = {"none": "-", "general": "general", "written": "self-written"}
 INK = {"reference": "#555555", "beats both controls": "#1b7837", "no better than the controls": "#b35806"}
 
@@ -26,7 +27,7 @@ stage, method classes and options are those of a real run.
 
 {commands}
 
-{versions}. {num_runs} runs, {hours:.1f} hours of one core, pretraining left out.{kept}
+{versions}. {num_runs} runs, {hours:.1f} hours of one core, pretraining left out.
 
 **The world.** {num_bases} base models, each with facts and a language of its own. Accuracy on questions that were never
 trained on:
@@ -36,17 +37,22 @@ trained on:
 {bases}
 **The task.** 96 questions about 24 new things, worded like those about the facts that the base knows; the answer is the
 value in a new form (`red ! !` where the base says `red`). *target* is the share that is answered exactly, of each fact
-in five phrasings, and *unseen* that of the one phrasing that was not trained on. *forgotten* is what the skills'
-accuracy lost, as the mean of the five, in points.
+in five phrasings, and *unseen* that of the one phrasing that was not trained on: *target* is mostly memory, *unseen* is
+what goes beyond it. *forgotten* is what the skills' accuracy lost, as the mean of the five, in points.
 
 **Equal learning.** Each row's options and rate are those that forget least on {num_validation} validation seeds among
 those that reach {goal:.0f} % of the target there, with the fewest steps that do; then they are run on {num_seeds} other
 seeds. Plain fine-tuning and the controls are chosen in the same way: "fewer steps" may stay {slack:.0f} points below.
-AdamW, batch 16, constant rate.
+AdamW, batch 16, constant rate, at most {longest} steps. A choice marked `<` took the lowest of its rates, one marked
+`>` the strongest of its settings: beyond it there may be a better one. "Learns less" says that the mean target stays
+more than {slack:.0f} points below plain's; it is a description, not a test.
 
 **Worth its name** is a method that forgets less than *both* controls: a one-sided paired t-test over the seeds against
 each, the larger p-value of the two, Holm-adjusted over all methods, at {alpha:g}. Intervals are 95 % (Student's, over
-seeds). Seeds share {num_bases} base models, so that they say less about a fourth one than their number suggests.
+seeds). These p-values speak of these {num_bases} base models, which the seeds share. *bases*: on how many of them a
+row's mean lies below those of both controls. With the base models as the units (the same test over {num_bases} means),
+{num_raw} of {num_judged} rows have a p-value of at most {alpha:g}, and {num_adjusted} after Holm's adjustment: for a
+model of another kind this table is a hint.
 
 ![What each row forgets, by seed, with intervals]({figure})
 
@@ -59,13 +65,25 @@ pretrained on, or what the base wrote itself from its bare chat template and ans
 
 ## What is forgotten
 
-Points lost of each skill. Facts are the skill that the task conflicts with.
+Points lost of each skill, of the rows that reached the target. Facts are the skill that the task conflicts with.
 
 {skill_table}
-{missing}"""
+{missing}{earlier}"""
 
-KEPT_ROWS = """ {num_kept} of the rows were run
-on another day and machine than the others, and are compared with plain fine-tuning and controls run beside them."""
+EARLIER_PAGE = """\
+## Rows of other base models
+
+These rows were run on {num_bases} other base models (facts known to {facts}), by the laboratory as it was at commit
+{commit}, where each row had the two higher of its rates. What they forgot is to be compared with the references of this
+table and with nothing in those above: *forgotten* depends on the base models, *saved* less so. Both controls learned
+less than plain fine-tuning here (see *target*), which makes them harder to beat.
+
+![What each of these rows forgets, by seed, with intervals]({figure})
+
+{table}
+With the base models as the units, {num_raw} of {num_judged} rows have a p-value of at most {alpha:g}, and
+{num_adjusted} after Holm's adjustment.
+"""
 
 MISSING = """\
 ## Not in the table
@@ -82,19 +100,20 @@ def lines(rows: Iterable[Sequence[Any]]) -> str:
 
 def spread(value: Mapping[str, float]) -> str:
     """Returns a mean with its interval, in points."""
-    return f"{100 * value['mean']:.0f} [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+    mean, low, high = (f"{round(100 * value[name]):d}" for name in ("mean", "low", "high"))  # no negative zero
+    return f"{mean} [{low}, {high}]"
 
 
 def settings(row: Mapping[str, Any]) -> str:
     """Returns the chosen options as a reader should see them."""
-    found = [f"rate {row['rate']:.2g}"]
+    found = [f"rate {row['rate']:.2g}" + (" <" if row.get("is_lowest_rate") else "")]
     for spec in row["methods"]:
         (name, options), *_ = spec.items() if isinstance(spec, dict) else [(spec, {})]
         shown = ", ".join(
             f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in options.items()
         )
         found.append(f"{name}: {shown}" if shown else name)
-    return "; ".join(found)
+    return "; ".join(found) + (" >" if row.get("is_strongest") else "")
 
 
 def p_value(row: Mapping[str, Any]) -> str:
@@ -106,10 +125,12 @@ def p_value(row: Mapping[str, Any]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table of one family, what forgets least first."""
-    head = "| row | chosen | data | steps | target | unseen | forgotten | saved | p | step | memory | finding |\n"
+    head = (
+        "| row | chosen | data | steps | target | unseen | forgotten | saved | p | bases | step | memory | finding |\n"
+    )
     return (
         head
-        + "|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+        + "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         + lines(
             (
                 row["name"] + ("" if row["num_seeds"] == row["all_seeds"] else f" ({row['num_seeds']} seeds)"),
@@ -121,6 +142,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 spread(row["forgetting"]),
                 spread(row["saved"]) if "saved" in row else "-",
                 p_value(row),
+                f"{row['num_bases_won']} of {row['num_bases']}" if "num_bases" in row else "-",
                 f"{row['step_ratio']:.2f}",
                 f"{row['memory_ratio']:.2f}",
                 f"**{row['finding']}**" if row["finding"] == "beats both controls" else row["finding"],
@@ -130,9 +152,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def page(result: Mapping[str, Any]) -> str:
-    """Returns docs/laboratory.md."""
-    shown = [row | {"all_seeds": result["num_seeds"]} for row in result["rows"] if "step_ratio" in row]
+def page(result: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> str:
+    """Returns docs/laboratory.md; rows of other base models stand in a part of their own."""
+    shown = shown_rows(result)
     missing = [(row["name"], row.get("missing", row["finding"])) for row in result["rows"] if "step_ratio" not in row]
     skills = list(result["bases"][0])
     families = dict.fromkeys(row["family"] for row in shown)
@@ -144,8 +166,6 @@ def page(result: Mapping[str, Any]) -> str:
             versions=", ".join(f"{name} {version}" for name, version in result["versions"].items()),
             num_runs=result["num_runs"],
             hours=result["hours"],
-            kept=KEPT_ROWS.format(**result) if result.get("num_kept") else "",
-            num_bases=len(result["bases"]),
             skills=" | ".join(skills),
             rule="|".join("---" for _ in skills),
             bases=lines(
@@ -153,7 +173,7 @@ def page(result: Mapping[str, Any]) -> str:
             ),
             goal=100 * result["goal"],
             slack=100 * result["slack"],
-            alpha=result["alpha"],
+            longest=result["longest"],
             figure=FIGURE,
             tables="\n".join(
                 f"## {family.capitalize()}\n\n{table([row for row in shown if row['family'] == family])}"
@@ -163,16 +183,57 @@ def page(result: Mapping[str, Any]) -> str:
             + lines(
                 (row["name"], *(f"{100 * row['skills'][skill]:.0f}" for skill in skills))
                 for row in sorted(shown, key=lambda row: row["forgetting"]["mean"])
+                if row["is_reached"]
             ),
-            missing=MISSING.format(rows=lines(missing)) if missing else "",
+            missing=MISSING.format(rows=lines(missing)) + "\n" if missing else "",
+            earlier=earlier_part(earlier) if earlier else "",
+            **units(result),
         ).rstrip()
         + "\n"
     )
 
 
+def shown_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows that were run."""
+    return [row | {"all_seeds": result["num_seeds"]} for row in result["rows"] if "step_ratio" in row]
+
+
+def units(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how many rows would be found with the base models as the units."""
+    judged = [row for row in shown_rows(result) if "p_value_of_bases" in row]
+    alpha = result["alpha"]
+    return {
+        "alpha": alpha,
+        "num_bases": len(result["bases"]),
+        "num_judged": len(judged),
+        "num_raw": sum(row["p_value_of_bases"] <= alpha for row in judged),
+        "num_adjusted": sum(row["p_adjusted_of_bases"] <= alpha for row in judged),
+    }
+
+
+def earlier_part(earlier: Mapping[str, Any]) -> str:
+    """Returns the part of the page on the rows of other base models."""
+    return EARLIER_PAGE.format(
+        commit=earlier["commit"],
+        facts=", ".join(f"{100 * base['facts']:.0f}" for base in earlier["bases"]) + " %",
+        figure=EARLIER_FIGURE,
+        table=table(shown_rows(earlier)),
+        **units(earlier),
+    )
+
+
+def of_other_bases(result: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the rows of other base models that weren't run again, with their references; None where all were."""
+    again = {row["name"] for row in result["rows"] if "step_ratio" in row}
+    rows = [row for row in earlier["rows"] if row["is_control"] or row["name"] not in again]
+    return {**earlier, "rows": rows} if any(not row["is_control"] for row in rows) else None
+
+
 def figure(result: Mapping[str, Any]) -> str:
     """Returns the figure as SVG: each row with its seeds, mean and interval; references as lines through all."""
-    rows = sorted((r for r in result["rows"] if "step_ratio" in r), key=lambda row: row["forgetting"]["mean"])
+    rows = sorted(
+        (r for r in result["rows"] if "step_ratio" in r and r["is_reached"]), key=lambda row: row["forgetting"]["mean"]
+    )
     left, top, wide, high = 210, 46, 560, 20
     most = max(max(row["by_seed"].values()) for row in rows)
     height, end = top + high * len(rows), 10 * (int(10 * most) + 1)
@@ -206,7 +267,8 @@ def figure(result: Mapping[str, Any]) -> str:
             f'<circle cx="{x(found["mean"])}" cy="{y}" r="4.5" fill="{ink}"/>'
         )
     legend = (
-        "green: beats both controls; orange: no better; red: learns less than the others; dashed: plain and controls"
+        "green: beats both controls; orange: no better; red: learns less; dashed: plain and controls; "
+        "rows that never reached the target are left out"
     )
     parts.append(f'<text x="{left}" y="{height + 28}" fill="#555555" font-size="11">{legend}</text></svg>\n')
     return "\n".join(parts)
@@ -220,40 +282,43 @@ def beside(row: Mapping[str, Any]) -> str:
     return f" ({', '.join(shown)})" if shown else ""
 
 
-def evidence(name: str, result: Mapping[str, Any]) -> str:
+def evidence(name: str, result: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> str:
     """Returns what the laboratory says of a method, row by row, for its card."""
-    rows = {row["name"]: row for row in result["rows"] if row.get("forgetting")}
-    own = [row for row in rows.values() if name in row["name"].partition(",")[0].split(" + ")]
+    rows = [row for part in (result, earlier or {"rows": []}) for row in part["rows"] if row.get("forgetting")]
+    own = [row for row in rows if name in row["name"].partition(",")[0].split(" + ")]
     link = "the [laboratory](../laboratory.md)"
     if not own:
         return f"Not yet run in {link}.\n"
-    lines = [f"In {link}, over {result['num_seeds']} seeds, points forgotten, and by the references of the same day:\n"]
+    text = [f"In {link}, over {result['num_seeds']} seeds, points forgotten:\n"]
     for row in own:
         found = {key: 100 * value for key, value in row["forgetting"].items()}
-        lines.append(
+        text.append(
             f"- {row['name']}: {found['mean']:.0f} [{found['low']:.0f}, {found['high']:.0f}]{beside(row)}, with "
             f"{100 * row['target']['mean']:.0f} % of the target; {row['finding']}"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(text) + "\n"
 
 
-def cards(result: Mapping[str, Any]) -> dict[Path, str]:
+def cards(result: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[Path, str]:
     """Returns the methods' cards with what the laboratory says put between their marks."""
     found = {}
     for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
         head, mark, tail = path.read_text(encoding="utf-8").partition("<!-- laboratory -->\n")
         if mark:
             rest = tail.partition("<!-- end -->")[2]
-            found[path] = f"{head}{mark}{evidence(path.stem, result)}<!-- end -->{rest}"
+            found[path] = f"{head}{mark}{evidence(path.stem, result, earlier)}<!-- end -->{rest}"
     return found
 
 
 def pages() -> dict[Path, str]:
-    """Returns the page, its figure and the cards, by the file that each belongs in; nothing before it was measured."""
+    """Returns the page, its figures and the cards, by the file that each belongs in; nothing before it was measured."""
     if not RESULT.is_file():
         return {}
     result = json.loads(RESULT.read_text(encoding="utf-8"))
-    return {ROOT / "docs" / "laboratory.md": page(result), ROOT / "docs" / FIGURE: figure(result)} | cards(result)
+    earlier = of_other_bases(result, json.loads(EARLIER.read_text(encoding="utf-8"))) if EARLIER.is_file() else None
+    docs = ROOT / "docs"
+    found = {docs / "laboratory.md": page(result, earlier), docs / FIGURE: figure(result)} | cards(result, earlier)
+    return found | ({docs / EARLIER_FIGURE: figure(earlier)} if earlier else {})
 
 
 if __name__ == "__main__":

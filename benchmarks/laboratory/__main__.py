@@ -48,8 +48,7 @@ def main() -> None:
     work: Path = arguments.work
     if arguments.command == "summarise":
         bases = [set_scene(number, work).known for number in range(NUM_BASES)]
-        earlier = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else None
-        found = summarise(ROWS, work / "journal.jsonl", bases=bases, earlier=earlier)
+        found = summarise(ROWS, work / "journal.jsonl", bases=bases)
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return
     work.mkdir(parents=True, exist_ok=True)

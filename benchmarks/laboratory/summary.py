@@ -10,7 +10,8 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-from benchmarks.laboratory.search import SEEDS, VALIDATION, Choice, Journal, MissingRunError, choose
+from benchmarks.laboratory.scene import NUM_BASES
+from benchmarks.laboratory.search import LONGEST, SEEDS, VALIDATION, Choice, Journal, MissingRunError, choose
 from benchmarks.laboratory.table import FEWER, GOAL, LOWER, PLAIN, SLACK, Row
 from scipy import stats
 
@@ -26,36 +27,20 @@ NOT_RUN = "not run"
 FEWEST_SEEDS = 3  # below, a row has no interval worth showing
 
 
-def summarise(
-    rows: Sequence[Row],
-    journal: Path,
-    *,
-    bases: Sequence[Mapping[str, float]],
-    earlier: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def summarise(rows: Sequence[Row], journal: Path, *, bases: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Returns all that the page shows.
 
     Args:
         rows: The rows of the table, plain fine-tuning and the controls among them.
-        journal: The file that `run` wrote.
+        journal: The file that `run` wrote, on one set of base models: what is forgotten from others can't be compared.
         bases: Accuracy of each base model by skill, on the questions that judge.
-        earlier: What was returned another day: rows that the journal doesn't have stay as they were, compared with the
-            references that were run beside them.
 
     Returns:
         The result, ready for JSON.
     """
     done = Journal(journal, None)
     records = {row.name: _record(row, done) for row in rows}
-    for record in records.values():
-        _compare(record, records)
-    kept = _kept(records, earlier)
-    records |= kept
-    judged = [record for record in records.values() if "p_value" in record]
-    for record, p_adjusted in zip(judged, holm([record["p_value"] for record in judged]), strict=True):
-        record["p_adjusted"] = float(p_adjusted)
-    for record in records.values():
-        record["finding"] = _finding(record, records[PLAIN.name])
+    judge(records)
     return {
         "schema": 1,
         "commands": COMMANDS,
@@ -64,15 +49,30 @@ def summarise(
         "goal": GOAL,
         "slack": SLACK,
         "alpha": ALPHA,
+        "longest": LONGEST,
         "num_seeds": len(SEEDS),
         "num_validation": len(VALIDATION),
         "bases": bases,
-        "hours": sum(line.get("seconds", 0.0) for line in done.lines.values()) / 3600
-        + (earlier["hours"] if kept and earlier else 0.0),
-        "num_runs": len(done.lines) + (earlier["num_runs"] if kept and earlier else 0),
-        "num_kept": len(kept),
+        "hours": sum(line.get("seconds", 0.0) for line in done.lines.values()) / 3600,
+        "num_runs": len(done.lines),
         "rows": list(records.values()),
     }
+
+
+def judge(records: Mapping[str, dict[str, Any]]) -> None:
+    """Compares rows with the references among them, and adds what is found to each.
+
+    Args:
+        records: Rows by name, all of one set of base models.
+    """
+    for record in records.values():
+        _compare(record, records)
+    judged = [record for record in records.values() if "p_value" in record]
+    for own, adjusted in (("p_value", "p_adjusted"), ("p_value_of_bases", "p_adjusted_of_bases")):
+        for record, value in zip(judged, holm([record[own] for record in judged]), strict=True):
+            record[adjusted] = float(value)
+    for record in records.values():
+        record["finding"] = _finding(record, records[PLAIN.name])
 
 
 def _record(row: Row, done: Journal) -> dict[str, Any]:
@@ -98,6 +98,9 @@ def _record(row: Row, done: Journal) -> dict[str, Any]:
         "methods": list(choice.recipe.methods),
         "rate": choice.recipe.rate,
         "steps": choice.steps,
+        "rates": list(row.rates),
+        "is_lowest_rate": len(row.rates) > 1 and choice.recipe.rate == min(row.rates),
+        "is_strongest": len(row.settings) > 1 and list(choice.recipe.methods) == list(row.settings[-1]),
         "is_reached": choice.is_reached,
         "num_tried": choice.num_tried,
         "num_seeds": len(lines),
@@ -109,17 +112,6 @@ def _record(row: Row, done: Journal) -> dict[str, Any]:
         "step_seconds": {str(line["seed"]): line["step_seconds"] for line in lines},
         "prepare_seconds": median(line["prepare_seconds"] for line in lines),
         "memory_bytes": median(line["memory_bytes"] for line in lines),
-    }
-
-
-def _kept(records: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns the rows of another day that were not run again."""
-    known = {row["name"]: row for row in earlier["rows"]} if earlier else {}
-    plain = known.get(PLAIN.name, {})
-    return {
-        name: {"plain_target": plain.get("target", {}).get("mean")} | known[name]
-        for name, record in records.items()
-        if record.get("missing") == NOT_RUN and "step_ratio" in known.get(name, {})
     }
 
 
@@ -152,7 +144,6 @@ def _compare(record: dict[str, Any], records: Mapping[str, Any]) -> None:
     record["step_ratio"] = median(ratios)
     record["training_ratio"] = record["step_ratio"] * record["steps"] / plain["steps"]
     record["memory_ratio"] = record["memory_bytes"] / plain["memory_bytes"]
-    record["plain_target"] = plain["target"]["mean"]
     if record["name"] == PLAIN.name:
         return
     record["saved"] = paired(plain["by_seed"], record["by_seed"])
@@ -161,6 +152,19 @@ def _compare(record: dict[str, Any], records: Mapping[str, Any]) -> None:
         record["against"] = {c["name"]: paired(c["by_seed"], record["by_seed"]) for c in controls}
         # Both have to be beaten: the larger of the two is the p-value of that.
         record["p_value"] = max(found["p_value"] for found in record["against"].values())
+        # Seeds share base models. What would be said of others has the base models as its units, few as they are.
+        own, others = by_base(record["by_seed"]), [by_base(control["by_seed"]) for control in controls]
+        record["p_value_of_bases"] = max(paired(other, own)["p_value"] for other in others)
+        record["num_bases_won"] = sum(own[base] < min(other[base] for other in others) for base in own)
+        record["num_bases"] = len(own)
+
+
+def by_base(by_seed: Mapping[str, float]) -> dict[str, float]:
+    """Returns the means over the seeds of each base model."""
+    groups: dict[str, list[float]] = {}
+    for seed, value in by_seed.items():
+        groups.setdefault(str(int(seed) % NUM_BASES), []).append(value)
+    return {base: fmean(values) for base, values in groups.items()}
 
 
 def paired(other: Mapping[str, float], own: Mapping[str, float]) -> dict[str, float]:
@@ -179,7 +183,7 @@ RULES: Sequence[tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool
     ("not compared", lambda row, plain: "missing" in plain),
     ("reference", lambda row, plain: row["is_control"]),
     ("does not reach the target", lambda row, plain: not row["is_reached"]),
-    ("learns less", lambda row, plain: row["target"]["mean"] < row["plain_target"] - SLACK),
+    ("learns less", lambda row, plain: row["target"]["mean"] < plain["target"]["mean"] - SLACK),
     ("beats both controls", lambda row, plain: row.get("p_adjusted", 1.0) <= ALPHA),
     ("no better than the controls", lambda row, plain: True),
 )

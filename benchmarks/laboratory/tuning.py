@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -147,25 +148,25 @@ class Looker(TrainerCallback):
     """Looks every few steps at what was learned and forgotten, and stops a training that has learned enough."""
 
     def __init__(self, scene: Scene, methods: Sequence[Method] = ()) -> None:
-        self.scene = scene
-        self.enders = [method for method in methods if method.ends_training]
+        self.scene, self.methods = scene, methods
         self.looks: list[dict[str, float]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step % LOOK:
             return
-        if self.enders:  # what would be saved now; training goes on with what it has
-            model = copy.deepcopy(model)
-            for method in self.enders:
-                model = method.finish(model)
-        target = accuracy(model, self.scene.test)
-        look = {"steps": state.global_step, "target": target}
-        if target >= NEAR:
+        with ExitStack() as stack:  # what would be saved now; training goes on with what it has
+            for method in self.methods:
+                stack.enter_context(method.as_finished(model))
+            self.looks.append(self._look(model, state.global_step))
+        if len(self.looks) > 1 and min(look["target"] for look in self.looks[-2:]) >= ENOUGH:
+            control.should_training_stop = True
+
+    def _look(self, model: Any, step: int) -> dict[str, float]:
+        look = {"steps": step, "target": accuracy(model, self.scene.test)}
+        if look["target"] >= NEAR:
             forgotten = self.scene.forgetting(model, is_validation=True).values()
             look["forgetting"] = sum(forgotten) / len(forgotten)
-        self.looks.append(look)
-        if len(self.looks) > 1 and min(target, self.looks[-2]["target"]) >= ENOUGH:
-            control.should_training_stop = True
+        return look
 
 
 class Clock(TrainerCallback):

@@ -260,22 +260,28 @@ def test_what_was_summarised_can_be_shown(tmp_path: Path) -> None:
     assert write["figure"](result).startswith("<svg")
 
 
-def test_rows_of_another_day_stay_with_their_own_comparison(tmp_path: Path) -> None:
-    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
-    references = {"plain fine-tuning": 0.5, "lower learning rate": 0.3, "fewer steps": 0.4}
-    write_journal(first, {**references, "good": 0.1, "bad": 0.6}, target={})
-    earlier = json.loads(json.dumps(summary.summarise(TRIED, first, bases=[{"facts": 1.0}])))
-    write_journal(
-        second, {name: value + 0.2 for name, value in references.items()} | {"good": 0.1, "bad": 0.7}, target={}
-    )
-    lines = [line for line in second.read_text().splitlines() if '"good"' not in line]
-    second.write_text("\n".join(lines), encoding="utf-8")
-    result = summary.summarise(TRIED, second, bases=[{"facts": 1.0}], earlier=earlier)
-    rows, before = ({row["name"]: row for row in found["rows"]} for found in (result, earlier))
-    assert rows["good"]["saved"] == before["good"]["saved"]
-    assert rows["plain fine-tuning"]["forgetting"]["mean"] == pytest.approx(0.71, abs=0.002)  # the noise has a mean
-    assert rows["bad"]["saved"]["mean"] == pytest.approx(0.0, abs=0.002)
-    assert (result["num_kept"], list(rows)) == (1, list(before))
+def test_base_models_are_the_units_of_what_is_said_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    forgotten = {"plain fine-tuning": 0.5, "lower learning rate": 0.3, "fewer steps": 0.4, "good": 0.1, "bad": 0.35}
+    write_journal(path, forgotten, target={})
+    rows = {row["name"]: row for row in summary.summarise(TRIED, path, bases=[{"facts": 1.0}] * 3)["rows"]}
+    assert (rows["good"]["num_bases_won"], rows["bad"]["num_bases_won"]) == (3, 0)
+    assert rows["good"]["num_bases"] == 3
+    assert rows["bad"]["p_value_of_bases"] > 0.5
+    assert rows["good"]["p_value_of_bases"] < 0.001  # the noise is that of the seeds, and nearly equal over bases
+    assert summary.by_base({"0": 1.0, "3": 3.0, "1": 5.0}) == {"0": 2.0, "1": 5.0}
+
+
+def test_a_choice_at_the_edge_of_its_grid_is_marked(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write_journal(path, {row.name: 0.3 for row in TRIED}, target={})
+    rows = {row["name"]: row for row in summary.summarise(TRIED, path, bases=[{"facts": 1.0}])["rows"]}
+    assert not rows["plain fine-tuning"]["is_lowest_rate"]  # it has one rate only
+    assert rows["lower learning rate"]["rates"] == list(table.LOWER.rates)
+    write = runpy.run_path(str(ROOT / "scripts" / "write_laboratory_page.py"))
+    shown = {"rate": 1e-3, "methods": [{"replay": {"share": 0.5}}], "is_lowest_rate": True, "is_strongest": True}
+    assert write["settings"](shown) == "rate 0.001 <; replay: share 0.5 >"
+    assert write["spread"]({"mean": 0.002, "low": -0.004, "high": 0.011}) == "0 [0, 1]"
 
 
 def test_before_plain_fine_tuning_was_run_no_row_is_judged(tmp_path: Path) -> None:
