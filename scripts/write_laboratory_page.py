@@ -270,7 +270,7 @@ def figure(result: Mapping[str, Any]) -> str:
         "green: beats both controls; orange: no better; red: learns less; dashed: plain and controls; "
         "rows that never reached the target are left out"
     )
-    parts.append(f'<text x="{left}" y="{height + 28}" fill="#555555" font-size="11">{legend}</text></svg>\n')
+    parts.append(f'<text x="10" y="{height + 28}" fill="#555555" font-size="11">{legend}</text></svg>\n')
     return "\n".join(parts)
 
 
