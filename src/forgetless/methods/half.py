@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -46,13 +47,13 @@ class Half(Method):
         """Remembers the seed of the rounds; what is trained is known once all methods have prepared the model."""
         self.seed_ = context.seed
         self.num_steps_ = 0
-        self.model_: nn.Module | None = None
+        self.model_: Callable[[], nn.Module | None] = lambda: None
         return model
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         """Groups the modules and draws the first round."""
         self.groups_ = group_modules(find_layers(model), model)
-        self.model_ = model
+        self.model_ = weakref.ref(model)  # not to keep it in memory when the training is over
         self._choose(model)
 
     def adjust_gradients(self, model: nn.Module) -> None:
@@ -79,8 +80,8 @@ class Half(Method):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.num_steps_ = int(state["num_steps"])
-        if self.model_ is not None:  # a checkpoint may be read before the optimizer is made, or after
-            self._choose(self.model_)
+        if (model := self.model_()) is not None:  # a checkpoint may be read before the optimizer is made, or after
+            self._choose(model)
 
     def _choose(self, model: nn.Module) -> None:
         number = 0 if self.steps_per_round is None else self.num_steps_ // self.steps_per_round
