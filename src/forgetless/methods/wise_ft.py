@@ -23,8 +23,7 @@ class WiSEFT(Method):
     """Saves theta_0 + share * (theta - theta_0) of weights that went from theta_0 to theta (Wortsman et al. 2022).
 
     Nothing changes while the model is trained. For LoRA the change is that of the weights, s B A, which scaling B
-    alone scales: no copy is needed. Forgetting falls faster than learning on the way back, so that training longer and
-    then going back beats stopping earlier.
+    alone scales: no copy is needed. It helps where forgetting falls faster than learning on the way back.
 
     Departs from the paper: it interpolates to a zero-shot classifier that was never trained and looks at the whole
     curve; here the share is one option, and `forgetless run --budget` looks for the largest that stays in a budget.
