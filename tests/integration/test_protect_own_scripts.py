@@ -96,6 +96,12 @@ class ByNumber(Trainer):
         return out[0] + 0.0 * out[1].mean() + 0.0 * out.get("logits").mean()
 
 
+class Unpacking(Trainer):
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        loss, logits, *_ = model(**inputs, return_dict=False)
+        return loss + 0.0 * logits.mean()
+
+
 class LookingInside(Trainer):
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         out = model(**inputs, output_hidden_states=True)
@@ -122,7 +128,7 @@ def trainer_of(kind: type[Trainer], directory: Path, **changes: Any) -> Any:
     return trainer
 
 
-@pytest.mark.parametrize("kind", [AnyNames, NamesOnly, OtherOrder, Replaying, ByNumber, LookingInside])
+@pytest.mark.parametrize("kind", [AnyNames, NamesOnly, OtherOrder, Replaying, ByNumber, Unpacking, LookingInside])
 @pytest.mark.parametrize("methods", [[], [Ones()], [Looking()]], ids=["none", "weighs", "looks"])
 def test_a_loss_of_the_users_own_is_what_it_was(kind: type[Trainer], methods: list[Method], tmp_path: Path) -> None:
     plain, protected = trainer_of(kind, tmp_path), protect(trainer_of(kind, tmp_path), methods)

@@ -58,7 +58,7 @@ def sum_sequence_gradients(
         The totals by name, float32, and the number of sequences that have a supervised position.
 
     Raises:
-        ConfigError: A batch lacks ids or labels.
+        ConfigError: A batch lacks ids or labels, or they aren't tensors of (batch, tokens).
         DataError: No sequence has a supervised position.
     """
     totals = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
@@ -80,6 +80,8 @@ def _targets(batch: Mapping[str, Tensor]) -> Tensor:
     for name in ("input_ids", "labels"):
         if name not in batch:
             raise ConfigError(f"a batch has {', '.join(batch) or 'nothing'}, but no {name}: give each both")
+        if not isinstance(batch[name], Tensor) or batch[name].ndim != 2:
+            raise ConfigError(f"{name} of a batch is no tensor of (batch, tokens): for one sequence, make it one row")
     return nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
 
 

@@ -57,27 +57,18 @@ class WiSEFT(Method):
         self.starts_: dict[str, Tensor] = {}
         if self.share == 1:
             return model
-        from forgetless.mechanisms.weight_change import base_name, low_rank_updates
+        from forgetless.mechanisms.weight_change import low_rank_updates
 
-        updates = low_rank_updates(model)
-        _refuse_trained(model, updates)
-        factors = {name for update in updates for name in (update.a, update.b)}
+        _refuse_trained(model, low_rank_updates(model))
         self.starts_ = {
-            base_name(name): parameter.detach().to("cpu", copy=True)
-            for name, parameter in trainable_parameters(model).items()
-            if name not in factors
+            name: parameter.detach().to("cpu", copy=True) for name, parameter in _interpolated(model).items()
         }
         return model
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         """Raises `ConfigError` where a parameter is trained of which the start wasn't seen."""
-        from forgetless.mechanisms.weight_change import base_name, low_rank_updates
-
-        if self.share == 1:
-            return
-        factors = {name for update in low_rank_updates(model) for name in (update.a, update.b)}
-        for name in trainable_parameters(model):
-            if name not in factors and base_name(name) not in self.starts_:
+        for name in () if self.share == 1 else _interpolated(model):
+            if name not in self.starts_:
                 raise ConfigError(
                     f"parameter {name!r} is trained, and method 'wise_ft' hasn't seen where it started: name it after "
                     "the methods that add or unfreeze parameters"
@@ -121,6 +112,14 @@ class WiSEFT(Method):
             with torch.no_grad():
                 for parameter, trained in kept:
                     parameter.copy_(trained)
+
+
+def _interpolated(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns what is trained beside LoRA's A and B, under its name in the model without wrappers."""
+    from forgetless.mechanisms.weight_change import base_name, low_rank_updates
+
+    factors = {name for update in low_rank_updates(model) for name in (update.a, update.b)}
+    return {base_name(name): p for name, p in trainable_parameters(model).items() if name not in factors}
 
 
 def _refuse_trained(model: nn.Module, updates: list[LowRank]) -> None:

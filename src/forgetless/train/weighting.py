@@ -138,6 +138,8 @@ class AnsweredModel:
             outputs = self._step.forward(**inputs)
             outputs["loss"] = loss
             return outputs
+        if inputs.get("return_dict") is False:
+            return loss, self._step.logits
         answer = _Answer(self._step, loss=loss, aux_loss=self._aux_loss)
         if inputs.get("fused_lm_head"):  # TRL's output layer, which keeps what its trainers log of each token
             is_learned = is_supervised(self._step.labels)

@@ -41,6 +41,12 @@ def test_one_batch_is_the_plain_loop_over_its_sequences(kind: str) -> None:
     assert relative_error(found, plain_fisher(model, padded_batch())) < 1e-5
 
 
+@pytest.mark.parametrize("ids", [torch.arange(5), [[2, 3, 4]]])
+def test_what_is_no_batch_is_refused_with_its_shape(ids: Any) -> None:
+    with pytest.raises(ConfigError, match=r"no tensor of \(batch, tokens\)"):
+        estimate_fisher(build("llama"), [{"input_ids": ids, "labels": ids}])
+
+
 def test_learned_prompts_stand_before_the_tokens() -> None:
     from peft import PromptTuningConfig, get_peft_model
 
