@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetless.advising.advice import advise
+    from forgetless.check_records import CheckResult
     from forgetless.checklist import run_checklist
     from forgetless.compare.comparison import compare
     from forgetless.config import Config
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from forgetless.methods.wise_ft import WiSEFT
     from forgetless.phases.run import PhasesResult, run
     from forgetless.pipeline import RunResult, train
-    from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+    from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit, Verdict
     from forgetless.repairing import RepairResult, repair
     from forgetless.train.monitor import RetentionMonitor
     from forgetless.train.protection import protect
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "forgetless.advising.advice": ["advise"],
+    "forgetless.check_records": ["CheckResult"],
     "forgetless.checklist": ["run_checklist"],
     "forgetless.compare.comparison": ["compare"],
     "forgetless.config": ["Config"],
@@ -92,7 +94,7 @@ _HOMES = {
     "forgetless.methods.wise_ft": ["WiSEFT"],
     "forgetless.phases.run": ["PhasesResult", "run"],
     "forgetless.pipeline": ["RunResult", "train"],
-    "forgetless.records": ["CheckResult", "Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
+    "forgetless.records": ["Comparison", "Role", "Row", "SampleScore", "Status", "Unit", "Verdict"],
     "forgetless.repairing": ["RepairResult", "repair"],
     "forgetless.train.monitor": ["RetentionMonitor"],
     "forgetless.train.protection": ["protect"],

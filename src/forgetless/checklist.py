@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from forgetless.check_records import CheckResult
 from forgetless.compare.checklist import judge_checks, make_checklist
 from forgetless.data.examples import Example
 from forgetless.errors import ConfigError, RunError
@@ -21,7 +22,7 @@ from forgetless.evaluate.requests import TextModel
 from forgetless.evaluate.runner import EvaluationOptions, Progress, ask, open_model
 from forgetless.files import write_text
 from forgetless.progress import Reporter, Silent
-from forgetless.records import Checklist, CheckResult, SampleScore, write_scores
+from forgetless.records import Checklist, SampleScore, write_scores
 from forgetless.tasks.base import Task, list_tasks, load_suite, load_task
 from forgetless.tasks.vocabulary import domain_words, with_domain_words
 

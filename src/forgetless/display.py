@@ -15,19 +15,9 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Column, Table
 
+from forgetless.check_records import CheckResult, CheckStatus
 from forgetless.doctor import Finding
-from forgetless.records import (
-    Cause,
-    Checklist,
-    CheckResult,
-    CheckStatus,
-    Comparison,
-    Role,
-    Row,
-    SampleScore,
-    Status,
-    Unit,
-)
+from forgetless.records import Cause, Checklist, Comparison, Role, Row, SampleScore, Status, Unit
 
 # The columns between task and status, and how wide a terminal must be to show them.
 WIDTH_NEEDED = {"n": 60, "base → tuned": 60, "delta": 0, "interval": 80, "lost/gained": 96}

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from forgetless.check_records import CheckResult
 from forgetless.errors import DataError
 from forgetless.files import read_object, read_objects, whole_file
 
@@ -262,71 +263,6 @@ class Row:
     noise_bound: float | None = None
 
 
-class CheckStatus(StrEnum):
-    """What a check shows."""
-
-    KEPT = "KEPT"  # both pass it
-    LOST = "LOST"  # the base passes it, the tuned model doesn't, and chance flips don't explain that
-    UNDECIDED = "UNDECIDED"  # the base passes it, the tuned model doesn't, and chance flips could explain that
-    GAINED = "GAINED"  # the tuned model alone passes it
-    NEVER_HAD = "NEVER_HAD"  # neither passes it: nothing to lose
-    PASSED = "PASSED"  # judged without a base
-    FAILED = "FAILED"  # judged without a base
-
-
-@dataclass(frozen=True, slots=True)
-class CheckSample:
-    """One question of a check with both answers; those of the base are None where there is none."""
-
-    sample_id: str
-    prompt: str
-    base_answer: str | None
-    tuned_answer: str
-    base_passed: bool | None
-    tuned_passed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """One deployment check; a lost critical one fails the verdict.
-
-    Attributes:
-        name: Name of the check.
-        severity: critical, high or medium.
-        base_passed: Whether the base passes it; None = no base was asked.
-        tuned_passed: Whether the model that is checked passes it.
-        evidence: The first few answers behind a loss, as text.
-        status: What it shows; None = to be read off the two above.
-        num_samples: Questions of the check.
-        base_num_passed: How many of them the base passed; None = no base was asked.
-        tuned_num_passed: How many of them the model passed that is checked.
-        samples: The questions behind a loss (without a base, behind a failure) with both answers.
-    """
-
-    name: str
-    severity: str
-    base_passed: bool | None
-    tuned_passed: bool
-    evidence: str = ""
-    status: CheckStatus | None = None
-    num_samples: int = 0
-    base_num_passed: int | None = None
-    tuned_num_passed: int = 0
-    samples: list[CheckSample] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the model that is checked passes it."""
-        return self.tuned_passed
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the base passes it and the tuned model has lost it, beyond what chance flips explain."""
-        if self.status is not None:
-            return self.status is CheckStatus.LOST
-        return bool(self.base_passed) and not self.tuned_passed
-
-
 @dataclass(frozen=True, slots=True)
 class Checklist:
     """A whole deployment checklist: the checks, and the verdict that they come to."""
@@ -409,7 +345,7 @@ class Comparison:
                 alpha=raw["alpha"],
                 pooled=_row(raw["pooled"]),
                 tasks=[_row(row) for row in raw["tasks"]],
-                checks=[_check(check) for check in raw["checks"]],
+                checks=[CheckResult.from_mapping(check) for check in raw["checks"]],
                 reasons=list(raw["reasons"]),
                 advice=list(raw.get("advice", [])),
                 problems=list(raw.get("problems", [])),
@@ -422,14 +358,6 @@ class Comparison:
 def _attribution(raw: Mapping[str, Any]) -> Attribution:
     known = {f.name for f in fields(Attribution)}
     return Attribution(**{k: v for k, v in raw.items() if k in known} | {"cause": Cause(raw["cause"])})
-
-
-def _check(raw: Mapping[str, Any]) -> CheckResult:
-    values = dict(raw)
-    if values.get("status") is not None:
-        values["status"] = CheckStatus(values["status"])
-    values["samples"] = [CheckSample(**sample) for sample in values.get("samples", [])]
-    return CheckResult(**values)
 
 
 def _row(raw: Mapping[str, Any]) -> Row:

@@ -12,17 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from forgetless.records import (
-    CheckResult,
-    Comparison,
-    Role,
-    Row,
-    SampleScore,
-    Status,
-    Unit,
-    Verdict,
-    write_scores,
-)
+from forgetless.check_records import CheckResult
+from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit, Verdict, write_scores
 
 MANIFEST = {
     "schema": 1,

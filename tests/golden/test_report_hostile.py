@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from forgetless.records import Attribution, Cause, CheckResult, SampleScore, Status, write_scores
+from forgetless.check_records import CheckResult
+from forgetless.records import Attribution, Cause, SampleScore, Status, write_scores
 from forgetless.report import build_report
 from forgetless.report.environment import code_block, markdown_prose, markdown_text, visible
 from golden.golden_page import Page

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from forgetless.records import CheckResult, CheckStatus, Status, Unit, Verdict
+from forgetless.check_records import CheckResult, CheckStatus
+from forgetless.records import Status, Unit, Verdict
 from forgetless.report import wording
 from forgetless.report.evidence import Evidence
 from forgetless.report.figures import forest

@@ -13,13 +13,14 @@ from typer.testing import CliRunner, Result
 
 import forgetless
 from forgetless import checklist
+from forgetless.check_records import CheckStatus
 from forgetless.checklist import check_model, load_checks, run_checklist, split_checks
 from forgetless.cli import app
 from forgetless.data.examples import Example
 from forgetless.errors import ConfigError, DataError, RunError
 from forgetless.evaluate.function import FunctionModel, flatten
 from forgetless.evaluate.grading import conversation
-from forgetless.records import CheckStatus, SampleScore, Verdict, read_scores
+from forgetless.records import SampleScore, Verdict, read_scores
 
 CHECKS = load_checks()
 GOOD = {flatten(conversation(check, sample)): sample["example"] for check in CHECKS for sample in check.samples}

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
+from forgetless.check_records import CheckResult, CheckSample, CheckStatus
 from forgetless.errors import DataError
 from forgetless.records import (
     Attribution,
     Cause,
-    CheckResult,
-    CheckSample,
-    CheckStatus,
     Comparison,
     Role,
     Row,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from forgetless.check_records import CheckResult
 from forgetless.compare.explanation import name_some, points
-from forgetless.records import CheckResult, Role, Row, Status, Unit, Verdict
+from forgetless.records import Role, Row, Status, Unit, Verdict
 
 GENTLE_RATES = {True: 1e-4, False: 1e-5}
 """Learning rates to start from, with an adapter and without; starting points, not guarantees."""

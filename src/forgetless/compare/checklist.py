@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import binom
 
+from forgetless.check_records import CheckResult, CheckSample, CheckStatus
 from forgetless.compare.explanation import name_some
 from forgetless.errors import ConfigError
-from forgetless.records import Checklist, CheckResult, CheckSample, CheckStatus, SampleScore, Verdict
+from forgetless.records import Checklist, SampleScore, Verdict
 
 if TYPE_CHECKING:
     from forgetless.tasks.base import Task

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from forgetless.check_records import CheckResult
 from forgetless.compare.advice import give_advice
 from forgetless.compare.explanation import explain
 from forgetless.compare.intervals import flip_counts
@@ -15,7 +16,7 @@ from forgetless.compare.pairing import PairedTask, pair_scores, pool_tasks
 from forgetless.compare.rows import Evidence, Gate, blind_spot, make_row, measure, missing_row, signed_differences
 from forgetless.compare.statistics import holm
 from forgetless.errors import ConfigError
-from forgetless.records import CheckResult, Comparison, Role, Row, SampleScore, Status, Unit, Verdict
+from forgetless.records import Comparison, Role, Row, SampleScore, Status, Unit, Verdict
 
 _POOL = "\0pooled"  # no task can have this name
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from forgetless.records import CheckResult, Role, Row, Status, Unit
+from forgetless.check_records import CheckResult
+from forgetless.records import Role, Row, Status, Unit
 
 NUM_NAMED = 5
 """How many tasks one sentence names before it only counts."""

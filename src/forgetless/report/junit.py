@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from forgetless.records import CheckResult, Comparison, Row, Status
+from forgetless.check_records import CheckResult
+from forgetless.records import Comparison, Row, Status
 from forgetless.report.environment import visible
 from forgetless.report.evidence import Evidence
 from forgetless.report.wording import headline, row_sentence

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from forgetless.records import CheckResult, Comparison, Role, Row, Status, Unit, Verdict
+from forgetless.check_records import CheckResult
+from forgetless.records import Comparison, Role, Row, Status, Unit, Verdict
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"

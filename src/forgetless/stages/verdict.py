@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from forgetless.check_records import CheckResult
 from forgetless.errors import ForgetlessError
 from forgetless.job import Job
 from forgetless.progress import Reporter
-from forgetless.records import (
-    Attribution,
-    CheckResult,
-    Comparison,
-    read_comparison,
-    read_scores,
-)
+from forgetless.records import Attribution, Comparison, read_comparison, read_scores
 from forgetless.rundir import (
     RunDirectory,
     noise_files,

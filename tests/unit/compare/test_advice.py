@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
+from forgetless.check_records import CheckResult
 from forgetless.compare.comparison import compare
 from forgetless.compare.explanation import name_some, probability
-from forgetless.records import CheckResult, Role
+from forgetless.records import Role
 
 FALL = {"lost": 30, "gained": 2, "right": 50, "wrong": 18}
 

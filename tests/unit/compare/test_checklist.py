@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from forgetless.check_records import CheckResult, CheckStatus
 from forgetless.compare.checklist import ALPHA, FLIP_RATE, judge_checks, losses_needed, make_checklist
 from forgetless.errors import ConfigError
-from forgetless.records import CheckResult, CheckStatus, SampleScore, Verdict
+from forgetless.records import SampleScore, Verdict
 from forgetless.tasks.base import Task, TaskSpec, load_suite
 
 

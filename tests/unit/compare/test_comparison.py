@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from forgetless.check_records import CheckResult
 from forgetless.compare.comparison import compare
 from forgetless.compare.statistics import mcnemar_p
 from forgetless.errors import ConfigError
-from forgetless.records import CheckResult, Comparison, Role, SampleScore, Status, Unit, Verdict
+from forgetless.records import Comparison, Role, SampleScore, Status, Unit, Verdict
 
 STEADY = {"lost": 4, "gained": 4, "right": 180, "wrong": 112}  # 300 samples, no change on average
 

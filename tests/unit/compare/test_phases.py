@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from forgetless.check_records import CheckResult
 from forgetless.compare.comparison import compare
 from forgetless.compare.phases import compare_earlier, judge_phases, measure_phases
 from forgetless.errors import DataError
 from forgetless.phase_records import Measure
-from forgetless.records import CheckResult, Role, Status, Verdict
+from forgetless.records import Role, Status, Verdict
 from phase_scores import BASE, FIRST, KEPT, LOST, NUM, TASKS, grades, losses, record
 
 EARLIER = {"one": ["one.answers", "one.loss"]}
