@@ -103,7 +103,7 @@ def embedded_recipes() -> str:
         for recipe, group in sorted(by_recipe.items(), key=lambda item: -_mean_delta(item[1])):
             pairs = [(run, plain[run["domain"], run["seed"]]) for run in group]
             learned = [run["learned_nats"] / other["learned_nats"] for run, other in pairs]
-            seconds = [run["train_seconds"] / run["plain_seconds"] for run in group]
+            seconds = [(run["train_seconds"] + run.get("writing_seconds", 0)) / run["plain_seconds"] for run in group]
             lost, lost_by_plain = (sum(_forgotten(side[at]) for side in pairs) for at in (0, 1))
             yield (
                 f"`{recipe}`",

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from benchmarks.keeping import keep_runs
+from peft import PeftModel
 from torch import nn
 from transformers import TrainerCallback
 
@@ -39,8 +40,10 @@ from forgetless.data.sources import read_examples
 from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.runner import evaluate
 from forgetless.evaluate.target import target_tasks
+from forgetless.evaluate.writer import ModelWriter
 from forgetless.mechanisms.batches import encode_batches
 from forgetless.mechanisms.kept import kept_examples
+from forgetless.mechanisms.writer import KeptTexts, Prompt, Text
 from forgetless.methods import METHODS
 from forgetless.methods.base import Context, build_method
 from forgetless.models import LoadedModel, load_model
@@ -130,7 +133,7 @@ def tune(
     matcher: Matcher,
     *,
     seed: int,
-    work: Path,
+    writer: KeptTexts,
     place: Path,
 ) -> tuple[nn.Module, int]:
     """Trains by a recipe; returns the model and the number of steps."""
@@ -140,10 +143,9 @@ def tune(
     context = Context(
         seed=seed,
         tokenizer=loaded.tokenizer,
-        directory=work / "kept",
         domain=examples,
         model=loaded.model,
-        writer=writer_of(loaded),
+        writer=writer,
         can_write=True,
     )
     if not methods:
@@ -248,11 +250,26 @@ def tune_with_trl(
     return trainer.model.eval(), trainer.state.global_step
 
 
-def writer_of(loaded: LoadedModel) -> Any:
-    """Returns the base as a writer."""
-    from forgetless.evaluate.writer import ModelWriter
+class TimedWriter(ModelWriter):
+    """The base as a writer that keeps its processor seconds beside its texts: who takes the texts takes both."""
 
-    return ModelWriter(loaded)
+    def __init__(self, loaded: LoadedModel, place: Path) -> None:
+        super().__init__(loaded)
+        self.path = place / "seconds.json"
+        self.seconds = 0.0  # of this process
+
+    def write(self, prompts: Sequence[Prompt], **settings: Any) -> list[Text]:
+        started = time.process_time()
+        texts = super().write(prompts, **settings)
+        seconds = time.process_time() - started
+        self.seconds += seconds
+        if prompts:
+            self.path.write_text(json.dumps(self.seconds_in_all() + seconds))
+        return texts
+
+    def seconds_in_all(self) -> float:
+        """Returns what all of the kept texts took, in seconds."""
+        return float(json.loads(self.path.read_text())) if self.path.exists() else 0.0
 
 
 def drift(base: nn.Module, tuned: nn.Module, tokenizer: Any, scores: Sequence[SampleScore]) -> float:
@@ -307,14 +324,19 @@ def run_one(recipe: str, domain: str, seed: int, work: Path) -> None:
         goal = json.loads(reference.read_text())["probe_loss"]
     loaded = load_model(EMBEDDED_ALIAS)
     matcher = Matcher(loaded, probe, goal)
+    timed = TimedWriter(loaded, work / f"written-{seed}")
+    writer = KeptTexts(timed, work / f"written-{seed}")
     started = time.process_time()
     with tempfile.TemporaryDirectory() as place:
-        tuned, steps = tune(recipe, loaded, train, matcher, seed=seed, work=work, place=Path(place))
-    seconds = time.process_time() - started - matcher.seconds
+        tuned, steps = tune(recipe, loaded, train, matcher, seed=seed, writer=writer, place=Path(place))
+    seconds = time.process_time() - started - matcher.seconds - timed.seconds
+    has_written = timed.seconds > 0 or writer.num_reused > 0
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    judged = replace(loaded, model=tuned)
-    if hasattr(tuned, "peft_config"):
+    if isinstance(tuned, PeftModel):
         tuned.save_pretrained(str(work / "models" / f"{recipe}-{domain}-{seed}"))
+        if recipe == "peft_osf":  # the same outputs, without its factors beside every layer
+            tuned = tuned.merge_and_unload().eval()
+    judged = replace(loaded, model=tuned)
     write_scores(work / f"{recipe}-{domain}-{seed}.scores.jsonl", evaluate(judged, "core"))
     record = {
         "recipe": recipe,
@@ -322,6 +344,7 @@ def run_one(recipe: str, domain: str, seed: int, work: Path) -> None:
         "seed": seed,
         "steps": steps,
         "train_seconds": round(seconds, 1),
+        "writing_seconds": round(timed.seconds_in_all(), 1) if has_written else 0.0,
         "peak_mib": memory,
         "probe_loss": mean_loss(judged, probe),
         "probe_curve": matcher.curve,
