@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from forgetless.automatic import Situation, choose_methods
-from forgetless.config import Option, options, phase_options
 from forgetless.methods import METHODS
 from forgetless.methods.base import FAMILIES, Method
+from forgetless.options import Option, options, phase_options
 
 DOCS = Path(__file__).parents[1] / "docs"
 TARGET = DOCS / "reference" / "config.md"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from forgetless.config import Option, merge, options, parse_config, parse_method_flag, read_yaml
+from forgetless.config import parse_config, read_yaml
 from forgetless.errors import ConfigError
+from forgetless.options import Option, merge, options, parse_method_flag
 
 if TYPE_CHECKING:
     from forgetless.config import Config

@@ -15,11 +15,12 @@ from typer.testing import CliRunner, Result
 
 from forgetless import cli, pipeline, scoring, writing
 from forgetless.cli import app
-from forgetless.config import Config, options
+from forgetless.config import Config
 from forgetless.data.examples import Example, Message
 from forgetless.errors import ConfigError, DataError, ModelError, RunError
 from forgetless.evaluate.endpoint import EndpointOptions
 from forgetless.flags import read_job
+from forgetless.options import options
 from forgetless.records import SampleScore, write_scores
 
 Caught = dict[str, Any]

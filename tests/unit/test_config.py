@@ -9,17 +9,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from forgetless.config import (
-    Config,
-    load_config,
-    merge,
-    options,
-    parse_config,
-    parse_method_flag,
-    phase_options,
-    read_yaml,
-)
+from forgetless.config import Config, load_config, parse_config, read_yaml
 from forgetless.errors import ConfigError
+from forgetless.options import merge, options, parse_method_flag, phase_options
 
 
 def leaves(mapping: dict[str, Any], prefix: str = "") -> list[str]:
