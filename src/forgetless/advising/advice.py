@@ -20,7 +20,7 @@ from forgetless.errors import ConfigError
 from forgetless.records import SCHEMA
 
 if TYPE_CHECKING:
-    from forgetless.advising.pilot import Pilot
+    from forgetless.advising.legs import Pilot
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from forgetless.advising.advice import Advice
 from forgetless.advising.findings import Finding, Severity
 
 if TYPE_CHECKING:
-    from forgetless.advising.pilot import Pilot
+    from forgetless.advising.legs import Pilot
 
 STYLES = {Severity.HIGH: "bold red", Severity.MEDIUM: "yellow", Severity.LOW: "dim"}
 

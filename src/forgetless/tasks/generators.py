@@ -3,32 +3,20 @@
 `python -m forgetless.tasks.generators` writes both JSONL files into the catalog. They are committed, and a test
 compares them with what this module makes, so change a recipe and the `version` in the task's YAML together.
 
-A task is a recipe: pairs of a maker, which draws one sample, and the number of samples it contributes. Half or more of
-a recipe is easy, so that neither a 135M nor an 8B model sits at the floor or the ceiling.
+A task is a recipe (`recipes.py`), half or more of it easy, so that neither a 135M nor an 8B model sits at the floor or
+the ceiling.
 """
 
 import json
-import re
-from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from forgetless.tasks import calendar_makers as dates
+from forgetless.tasks.recipes import NUMBER_ONLY, Maker, Recipe, Sample, contains, draw, numeric
 
 CATALOG = Path(__file__).parent / "catalog"
-
-Sample = dict[str, Any]
-Maker = Callable[[Random], Sample]
-
-_MAX_ATTEMPTS = 1000  # draws in a row that may be rejected before a recipe counts as too large for its ranges
-_NUMBER_ONLY = "Reply with just the number."
-_NEIGHBOURS = ((1, "after"), (-1, "before"))
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo", "Ines", "Jack", "Lena", "Max")
 
 
@@ -195,7 +183,7 @@ def make_arithmetic(seed: int = 0) -> list[Sample]:
     hard = [(_calculation("x", three_digits, range(3, 10)), 3), (_calculation("x", two_digits, two_digits), 4)]
     hard += [(_calculation("x", three_digits, two_digits), 2), (_calculation("x", three_digits, three_digits), 1)]
     stories = [(_story(story), 1) for story in EASY_STORIES + MIDDLE_STORIES + HARD_STORIES]
-    return _draw("arithmetic", easy + middle + hard + stories, seed=seed)
+    return draw("arithmetic", easy + middle + hard + stories, seed=seed)
 
 
 def make_units_and_dates(seed: int = 0) -> list[Sample]:
@@ -208,63 +196,12 @@ def make_units_and_dates(seed: int = 0) -> list[Sample]:
         Samples with `id`, `question` and `checks`, in shuffled order.
     """
     easy = [(_fact(question), count) for question, count in zip(FACTS, (16, 7, 8, 6, 5), strict=True)]
-    middle = [(_next_weekday, 2), (_next_month, 2), (_month_length, 1), (_later_weekday(range(3, 7)), 1)]
+    middle: Recipe = [(dates.next_weekday, 2), (dates.next_month, 2), (dates.month_length, 1)]
+    middle += [(dates.later_weekday(range(3, 7)), 1)]
     middle += [(make(conversion), 1) for make in (_conversion, _sum_of_units) for conversion in CONVERSIONS]
-    hard = [(_later_weekday(range(20, 121)), 2), (_later_month, 1), (_days_between, 2), (_later_date, 1)]
-    hard += [(_later_time, 1), (_next_leap_year(range(1896, 1900)), 1)]
-    return _draw("units_and_dates", easy + middle + hard, seed=seed)
-
-
-def _draw(task: str, recipe: Sequence[tuple[Maker, int]], *, seed: int) -> list[Sample]:
-    """Draws every maker's share of distinct, fair samples, shuffles them and numbers them.
-
-    The shuffle makes the first n samples a mixture of all levels, for runs that limit the number of samples.
-    """
-    rng = Random(seed)
-    seen: set[tuple[str, ...]] = set()
-    samples: list[Sample] = []
-    for maker, count in recipe:
-        for _ in range(count):
-            samples.append(_draw_new(maker, rng, seen))
-    rng.shuffle(samples)
-    return [{"id": f"{task}-{number:04d}", **sample} for number, sample in enumerate(samples, start=1)]
-
-
-def _draw_new(maker: Maker, rng: Random, seen: set[tuple[str, ...]]) -> Sample:
-    """Draws until the sample is fair and its question is new, whatever the order of its words (7 + 5 is 5 + 7)."""
-    for _ in range(_MAX_ATTEMPTS):
-        sample = maker(rng)
-        fingerprint = tuple(sorted(_words(sample["question"])))
-        if fingerprint not in seen and _is_fair(sample):
-            seen.add(fingerprint)
-            return sample
-    raise ValueError(f"{_MAX_ATTEMPTS} draws gave no new question: widen the ranges of the maker or lower its count")
-
-
-def _is_fair(sample: Sample) -> bool:
-    """Tells whether a model that only repeats the question fails."""
-    question = " ".join(_words(sample["question"]))
-    return not any(re.search(rf"\b{re.escape(gold)}\b", question) for gold in _accepted_answers(sample))
-
-
-def _accepted_answers(sample: Sample) -> list[str]:
-    if "answer" in sample:
-        return [str(sample["answer"])]
-    (check,) = sample["checks"]
-    return [str(check["value"])] if check["scorer"] == "numeric" else list(check["any"])
-
-
-def _words(question: str) -> list[str]:
-    return re.findall(r"[\w:]+|[-+]", question)
-
-
-def _numeric(question: str, value: int) -> Sample:
-    """Builds a sample that is graded by its last number, so word `question` such that a full sentence ends with it."""
-    return {"question": f"{question} {_NUMBER_ONLY}", "checks": [{"scorer": "numeric", "value": value}]}
-
-
-def _contains(question: str, accepted: list[str]) -> Sample:
-    return {"question": question, "checks": [{"scorer": "contains", "any": accepted}]}
+    hard: Recipe = [(dates.later_weekday(range(20, 121)), 2), (dates.later_month, 1), (dates.days_between, 2)]
+    hard += [(dates.later_date, 1), (dates.later_time, 1), (dates.next_leap_year(range(1896, 1900)), 1)]
+    return draw("units_and_dates", easy + middle + hard, seed=seed)
 
 
 def _calculation(symbol: str, first: range, second: range) -> Maker:
@@ -278,7 +215,7 @@ def _calculation(symbol: str, first: range, second: range) -> Maker:
         if symbol == "divided by":
             a *= b
         answer = {"+": a + b, "-": a - b, "x": a * b, "divided by": a // b}[symbol]
-        return {"question": f"What is {a} {symbol} {b}? {_NUMBER_ONLY}", "answer": answer}
+        return {"question": f"What is {a} {symbol} {b}? {NUMBER_ONLY}", "answer": answer}
 
     return make
 
@@ -287,7 +224,7 @@ def _story(story: Story) -> Maker:
     def make(rng: Random) -> Sample:
         a, b, c = rng.choice(story.a), rng.choice(story.b), rng.choice(story.c)
         text = story.text.format(name=rng.choice(NAMES), a=a, b=b, c=c, ab=a * b)
-        return {"question": f"{text} {_NUMBER_ONLY}", "answer": story.solve(a, b, c)}
+        return {"question": f"{text} {NUMBER_ONLY}", "answer": story.solve(a, b, c)}
 
     return make
 
@@ -295,7 +232,7 @@ def _story(story: Story) -> Maker:
 def _fact(question: str) -> Maker:
     def make(rng: Random) -> Sample:
         subject, accepted = rng.choice(list(FACTS[question].items()))
-        return _contains(question.format(subject), list(accepted))
+        return contains(question.format(subject), list(accepted))
 
     return make
 
@@ -304,7 +241,7 @@ def _conversion(conversion: Conversion) -> Maker:
     def make(rng: Random) -> Sample:
         count = rng.randint(2, 5)
         question = f"{count} {conversion.large} is how many {conversion.small}?"
-        return _numeric(question, count * conversion.factor)
+        return numeric(question, count * conversion.factor)
 
     return make
 
@@ -314,105 +251,9 @@ def _sum_of_units(conversion: Conversion) -> Maker:
         count, rest = rng.randint(2, 5), rng.randint(2, 5) * max(conversion.factor // 10, 1)
         large, small, factor = conversion
         question = f"{count} {large} and {rest} {small} is how many {small} altogether?"
-        return _numeric(question, count * factor + rest)
+        return numeric(question, count * factor + rest)
 
     return make
-
-
-def _next_weekday(rng: Random) -> Sample:
-    day = rng.randrange(7)
-    step, word = rng.choice(_NEIGHBOURS)
-    question = f"Which day of the week comes right {word} {WEEKDAYS[day]}? Answer with the day only."
-    return _contains(question, [WEEKDAYS[(day + step) % 7]])
-
-
-def _later_weekday(steps: range) -> Maker:
-    def make(rng: Random) -> Sample:
-        day, step = rng.randrange(7), rng.choice(steps)
-        question = f"Which day of the week comes {step} days after a {WEEKDAYS[day]}? Answer with the day only."
-        return _contains(question, [WEEKDAYS[(day + step) % 7]])
-
-    return make
-
-
-def _draw_month(rng: Random) -> int:
-    """Draws the index of a month that is an answer: not May, since `may` is also an everyday verb."""
-    return rng.choice([index for index, month in enumerate(MONTHS) if month != "May"])
-
-
-def _next_month(rng: Random) -> Sample:
-    answer = _draw_month(rng)
-    step, word = rng.choice(_NEIGHBOURS)
-    question = f"Which month comes right {word} {MONTHS[(answer - step) % 12]}? Answer with the month only."
-    return _contains(question, [MONTHS[answer]])
-
-
-def _later_month(rng: Random) -> Sample:
-    answer, step = _draw_month(rng), rng.randint(3, 8)
-    question = f"Which month comes {step} months after {MONTHS[(answer - step) % 12]}? Answer with the month only."
-    return _contains(question, [MONTHS[answer]])
-
-
-def _month_length(rng: Random) -> Sample:
-    month = rng.choice([3, 4, 6, 8, 9, 11, 12])
-    first_of_next = date(2023 + month // 12, month % 12 + 1, 1)
-    return _numeric(f"How many days does the month of {MONTHS[month - 1]} have?", (first_of_next - timedelta(1)).day)
-
-
-def _next_leap_year(years: range) -> Maker:
-    def make(rng: Random) -> Sample:
-        year = rng.choice(years)
-        leap_years = (y for y in range(year + 1, year + 9) if y % 4 == 0 and (y % 100 or y % 400 == 0))
-        return _numeric(f"What is the first leap year after {year}?", next(leap_years))
-
-    return make
-
-
-def _later_time(rng: Random) -> Sample:
-    start = datetime(2023, 1, 1, rng.randint(21, 23), rng.randrange(15, 60, 5))
-    minutes = rng.randrange(125, 240, 5)
-    question = (
-        f"A night bus leaves at {start:%H:%M} and drives for {minutes} minutes. "
-        "When does it arrive on the 24-hour clock? Answer as HH:MM."
-    )
-    return _contains(question, _clock_forms(start + timedelta(minutes=minutes)))
-
-
-def _clock_forms(time: datetime) -> list[str]:
-    forms = [f"{time:%H:%M}", f"{time:%H.%M}", f"{time:%H%M}"]
-    return forms if time.hour >= 10 else [*forms, f"{time.hour}:{time:%M}", f"{time.hour}.{time:%M}"]
-
-
-def _draw_date(rng: Random) -> date:
-    return date(rng.randint(2020, 2024), 1, 20) + timedelta(days=rng.randrange(300))
-
-
-def _days_between(rng: Random) -> Sample:
-    start, days = _draw_date(rng), rng.randint(25, 80)
-    question = f"How many days after {_write_date(start)} is {_write_date(start + timedelta(days))}? {_NUMBER_ONLY}"
-    return _contains(question, [str(days)])
-
-
-def _later_date(rng: Random) -> Sample:
-    start, days = _draw_date(rng), rng.randint(12, 40)
-    end = start + timedelta(days)
-    question = f"Which date is {days} days after {_write_date(start)}? Answer with day and month."
-    return _contains(question, _date_forms(end))
-
-
-def _date_forms(day: date) -> list[str]:
-    month = MONTHS[day.month - 1]
-    ordinal = f"{day.day}{_ordinal_suffix(day.day)}"
-    numbers = (str(day.day), ordinal)
-    return [f"{n} {month}" for n in numbers] + [f"{month} {n}" for n in numbers] + [f"{ordinal} of {month}"]
-
-
-def _ordinal_suffix(number: int) -> str:
-    return "th" if number in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-
-
-def _write_date(day: date) -> str:
-    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
 def main() -> None:

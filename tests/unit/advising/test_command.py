@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from forgetless.advising import advice as advising
-from forgetless.advising.pilot import Leg, Pilot
+from forgetless.advising.legs import Leg, Pilot
 from forgetless.advising.terminal import show_pilot
 from forgetless.cli import app
 

@@ -11,7 +11,8 @@ import pytest
 
 from forgetless.advising import pilot
 from forgetless.advising.advice import advise
-from forgetless.advising.pilot import Leg, fly, recommend
+from forgetless.advising.legs import Leg, recommend
+from forgetless.advising.pilot import fly
 from forgetless.errors import ConfigError, RunError
 
 

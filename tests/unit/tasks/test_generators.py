@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forgetless.tasks import generators
+from forgetless.tasks import calendar_makers, generators, recipes
 
 TASKS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "arithmetic": generators.make_arithmetic,
@@ -260,10 +260,10 @@ def test_repeating_the_question_gives_no_accepted_answer(sample: dict[str, Any])
     ("day", "suffix"), [(1, "st"), (2, "nd"), (3, "rd"), (4, "th"), (11, "th"), (22, "nd"), (30, "th")]
 )
 def test_ordinal_forms_of_a_date(day: int, suffix: str) -> None:
-    assert f"{day}{suffix} of March" in generators._date_forms(date(2023, 3, day))
+    assert f"{day}{suffix} of March" in calendar_makers.date_forms(date(2023, 3, day))
 
 
 def test_a_recipe_beyond_its_ranges_is_refused() -> None:
     maker = generators._calculation("+", range(2, 3), range(3, 4))
     with pytest.raises(ValueError, match="widen the ranges"):
-        generators._draw("arithmetic", [(maker, 2)], seed=0)
+        recipes.draw("arithmetic", [(maker, 2)], seed=0)
