@@ -76,6 +76,25 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture
+def wide_directory(tmp_path: Path) -> Path:
+    """A tiny model that is wide enough for bitsandbytes, which packs blocks of 64, as a directory."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory = tmp_path / "wide"
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=258, **sizes))
+    tokenizer: Any = build_tokenizer()
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tiny_directory: Path) -> object:
     from forgetless.models import load_tokenizer

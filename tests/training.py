@@ -46,7 +46,7 @@ def fit(methods: Sequence[Method], directory: Path, **settings: Any) -> dict[str
     model: Any = build_model()
     job = replace(context(), sequences=mixture(methods))
     for method in methods:
-        # As far as the method looks: bitsandbytes, which would do it, isn't among our packages.
+        # As far as the method looks: the tiny model is too narrow for bitsandbytes, which packs blocks of 64.
         base, base.is_loaded_in_4bit = model, "in_four_bits" in method.load_options()
         model = method.prepare_model(model, job)
         base.is_loaded_in_4bit = False

@@ -48,19 +48,12 @@ def test_what_is_loaded_computes_what_was_trained(name: str, dtype: str, tiny_di
 @pytest.mark.usefixtures("cache")
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra qlora (bitsandbytes)")
 def test_qlora_trains_on_four_bits_and_is_judged_on_them(
-    questions: Path, tasks_directory: Path, tmp_path: Path
+    wide_directory: Path, questions: Path, tasks_directory: Path, tmp_path: Path
 ) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     import forgetless
 
-    wide = LlamaConfig(  # bitsandbytes packs blocks of 64
-        vocab_size=258, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
-    )
-    model: Any = LlamaForCausalLM(wide)
-    save_model(model, build_tokenizer(), tmp_path / "base")
     config = {
-        "model": str(tmp_path / "base"),
+        "model": str(wide_directory),
         "data": {"train": str(questions)},
         "methods": [{"qlora": {"rank": 4}}],
         "training": {"max_steps": 2, "batch_size": 2, "max_tokens": 64},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,20 @@ def test_a_quantised_copy_is_asked_and_judged_once(config: dict[str, Any], tmp_p
     before = (result.directory / "copies/int8.scores.jsonl").stat().st_mtime_ns
     run(wanted, out=tmp_path / "out")
     assert (result.directory / "copies/int8.scores.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra qlora (bitsandbytes)")
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_copy_in_four_bits_is_asked_and_judged(
+    config: dict[str, Any], wide_directory: Path, tmp_path: Path, merge: bool
+) -> None:
+    wanted = config | {"model": str(wide_directory), "device": "cpu", "merge": merge}
+    result = run(wanted | {"evaluation": config["evaluation"] | {"quantised": ["nf4"]}}, out=tmp_path / "out")
+    assert isinstance(result, RunResult)
+    assert set(result.copies) == {"nf4"}
+    tuned, copy = (read_scores(result.directory / name) for name in ("tuned.scores.jsonl", "copies/nf4.scores.jsonl"))
+    pairs = [(a.score, b.score) for a, b in zip(tuned, copy, strict=True) if a.task == "prose"]
+    assert all(a != b and abs(a - b) < 0.1 for a, b in pairs)  # nats per token: other weights, not another model
 
 
 def test_weights_are_rounded_to_255_steps_of_each_channel() -> None:
