@@ -94,7 +94,7 @@ def budget_walks() -> str:
 def embedded_recipes() -> str:
     """Each recipe on the embedded model: what it learned and lost, averaged over domains and seeds."""
     runs = load("methods/embedded.json")["runs"]
-    plain = {(run["domain"], run["seed"]): run for run in runs if run["recipe"] == "plain_lora"}
+    plain = {(run["domain"], run["seed"]): run for run in runs if _is_plain(run)}
     by_recipe: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         by_recipe.setdefault(run["recipe"], []).append(run)
@@ -135,6 +135,33 @@ def embedded_recipes() -> str:
         "time / plain",
         rows=rows(),
     )
+
+
+def embedded_frontier() -> str:
+    """What is learned and forgotten at other shares of one recipe's change, and by plain LoRA beside it."""
+    plain = {(run["domain"], run["seed"]): run for run in load("methods/embedded.json")["runs"] if _is_plain(run)}
+
+    def forgotten(row: dict[str, Any]) -> str:
+        low, high = (-100 * end for end in reversed(row["ci"]))
+        return f"{-100 * row['delta']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for run in load("methods/frontier.json")["runs"]:
+            lost = plain[run["domain"], run["seed"]]["forgetting_free_without_reading"]
+            yield (
+                f"{run['domain']} {run['seed']}",
+                f"{run['share']:g}",
+                f"{run['learning']:.0%}",
+                forgotten(run["forgetting"]),
+                forgotten(lost),
+                f"{1 - run['forgetting']['delta'] / lost['delta']:.0%}",
+            )
+
+    return table("run", "share", "learning / plain", "points forgotten", "by plain LoRA", "kept away", rows=rows())
+
+
+def _is_plain(run: dict[str, Any]) -> bool:
+    return bool(run["recipe"] == "plain_lora")
 
 
 def repair_points() -> str:
@@ -216,6 +243,7 @@ def _spread(values: list[float], form: str) -> str:
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "budget_levels": ("budget/simulation.json", budget_levels),
     "embedded_recipes": ("methods/embedded.json", embedded_recipes),
+    "embedded_frontier": ("methods/frontier.json", embedded_frontier),
     "repair_points": ("repair/embedded.json", repair_points),
     "phases_sequence": ("phases/sequence.json", phases_sequence),
     "budget_walks": ("budget/walks.json", budget_walks),
