@@ -43,15 +43,15 @@ def build_tokenizer() -> object:
     return tokenizer
 
 
-def build_model(seed: int = 0) -> object:
+def build_model(seed: int = 0, *, width: int = 32) -> object:
     """Returns a Llama of two layers with random weights from a seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=258,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -68,27 +68,16 @@ def build_model(seed: int = 0) -> object:
 @pytest.fixture(scope="session")
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as a directory with safetensors."""
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    model: Any = build_model()
-    tokenizer: Any = build_tokenizer()
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+    return _save(build_model(), tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
 def wide_directory(tmp_path: Path) -> Path:
     """A tiny model that is wide enough for bitsandbytes, which packs blocks of 64, as a directory."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    return _save(build_model(width=64), tmp_path / "wide")
 
-    directory = tmp_path / "wide"
-    sizes: dict[str, Any] = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    }
-    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=258, **sizes))
+
+def _save(model: Any, directory: Path) -> Path:
     tokenizer: Any = build_tokenizer()
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

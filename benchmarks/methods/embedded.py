@@ -175,7 +175,7 @@ def tune(
 
 
 def peft_config(recipe: str, loaded: LoadedModel, context: Context) -> Any:
-    """Returns the configuration of PEFT that its documentation has for a recipe; CorDA prepares the model as well."""
+    """Returns PEFT's configuration for a recipe; CorDA prepares the model as well."""
     from peft import LoraConfig, OSFConfig
 
     if recipe == "peft_osf":
@@ -251,7 +251,10 @@ def tune_with_trl(
 
 
 class TimedWriter(ModelWriter):
-    """The base as a writer that keeps its processor seconds beside its texts: who takes the texts takes both."""
+    """The base as a writer that keeps its processor seconds beside its texts: who takes the texts takes both.
+
+    The seconds of a call that is killed are lost, though the texts that it had written are kept.
+    """
 
     def __init__(self, loaded: LoadedModel, place: Path) -> None:
         super().__init__(loaded)

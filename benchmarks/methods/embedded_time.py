@@ -18,9 +18,10 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from benchmarks.methods.embedded import UNSTOPPED, Matcher, TimedWriter, split, tune
+from benchmarks.methods.embedded import UNSTOPPED, Matcher, split, tune
 
 from forgetless.embedded import EMBEDDED_ALIAS
+from forgetless.evaluate.writer import ModelWriter
 from forgetless.mechanisms.writer import KeptTexts
 from forgetless.models import load_model
 
@@ -33,7 +34,7 @@ def train_seconds(recipe: str, domain: str, seed: int) -> tuple[float, float]:
     loaded = load_model(EMBEDDED_ALIAS)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        writer = KeptTexts(TimedWriter(loaded, place), place)
+        writer = KeptTexts(ModelWriter(loaded), place)
         started = time.process_time(), time.perf_counter()
         tune(recipe, loaded, train, Matcher(loaded, probe, None), seed=seed, writer=writer, place=place)
         return time.process_time() - started[0], time.perf_counter() - started[1]

@@ -24,7 +24,7 @@ from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.runner import evaluate
 from forgetless.mechanisms.weight_change import low_rank_updates
 from forgetless.models import LoadedModel, load_model
-from forgetless.records import read_scores, write_scores
+from forgetless.records import read_scores
 from forgetless.tasks.base import load_suite
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ def at_share(adapter: Path, share: float) -> LoadedModel:
 
 
 def measure(work: Path, domain: str, seed: int, share: float) -> dict[str, Any]:
-    """Asks the model at one share, or reads what was asked before."""
+    """Asks the model at one share; at the share that `embedded.py` took, reads what it was told."""
     free = [task for task in load_suite("core") if task.spec.kind == "generate" and task.name != "reading"]
     names = {task.name for task in free}
     place = work / f"{RECIPE}-{domain}-{seed}"
@@ -58,7 +58,6 @@ def measure(work: Path, domain: str, seed: int, share: float) -> dict[str, Any]:
     else:
         loaded = at_share(work / "models" / place.name, share)
         scores, loss = evaluate(loaded, free), mean_loss(loaded, split(domain, seed)[2])
-        write_scores(work / "walks" / f"{place.name}-{share}.scores.jsonl", scores)
     base = read_scores(work / "base.scores.jsonl")
     row = compare(*([s for s in side if s.task in names] for side in (base, scores))).pooled
     start = record["base_test_loss"]
