@@ -138,7 +138,7 @@ def embedded_recipes() -> str:
 
 
 def embedded_frontier() -> str:
-    """What is learned and forgotten at other shares of one recipe's change, and by plain LoRA beside it."""
+    """What is learned and forgotten at other shares of a recipe's change, and by plain LoRA beside it."""
     plain = {(run["domain"], run["seed"]): run for run in load("methods/embedded.json")["runs"] if _is_plain(run)}
 
     def forgotten(row: dict[str, Any]) -> str:
@@ -146,18 +146,22 @@ def embedded_frontier() -> str:
         return f"{-100 * row['delta']:+.1f} ({low:+.1f} to {high:+.1f})"
 
     def rows() -> Iterator[tuple[object, ...]]:
-        for run in load("methods/frontier.json")["runs"]:
+        runs = load("methods/frontier.json")["runs"]
+        for run in sorted(runs, key=lambda run: (run["domain"], run["seed"], run["recipe"], run["share"])):
             lost = plain[run["domain"], run["seed"]]["forgetting_free_without_reading"]
             yield (
                 f"{run['domain']} {run['seed']}",
-                f"{run['share']:g}",
+                f"`{run['recipe']}`",
+                f"{run['share']:.2f}" + (", equal on the probe" if run["wanted"] == "equal" else ""),
                 f"{run['learning']:.0%}",
                 forgotten(run["forgetting"]),
                 forgotten(lost),
                 f"{1 - run['forgetting']['delta'] / lost['delta']:.0%}",
             )
 
-    return table("run", "share", "learning / plain", "points forgotten", "by plain LoRA", "kept away", rows=rows())
+    return table(
+        "run", "recipe", "share", "learning / plain", "points forgotten", "by plain LoRA", "kept away", rows=rows()
+    )
 
 
 def _is_plain(run: dict[str, Any]) -> bool:

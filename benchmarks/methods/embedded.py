@@ -57,7 +57,7 @@ DOMAINS = {"sql": "domain_wikisql", "medical": "domain_medquad"}
 NUM_TRAIN, NUM_PROBE, NUM_TEST = 160, 48, 120
 STEPS, BATCH, RATE = 40, 4, 1e-3
 LONGEST = 1.5  # times the steps of plain LoRA
-LOOK = 4  # steps between two looks at the probe
+FIRST_LOOK, LOOK = 28, 4  # steps before the first look at the probe, and between two
 LORA: dict[str, Any] = {"lora": {"rank": 16}}
 NUM_KEPT = 48  # examples that the base writes itself
 HALF: dict[str, Any] = {"wise_ft": {"share": 0.5}}
@@ -116,7 +116,7 @@ class Matcher(TrainerCallback):
         self.seconds = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if self.goal is None or state.global_step < STEPS // 3 or state.global_step % LOOK:
+        if self.goal is None or state.global_step < FIRST_LOOK or state.global_step % LOOK:
             return
         started = time.process_time()
         loss = mean_loss(replace(self.loaded, model=model), self.probe)
