@@ -235,7 +235,7 @@ def _flips(run: dict[str, Any], way: str) -> float:
 
 
 def _mean_delta(group: list[dict[str, Any]]) -> float:
-    return sum(run["forgetting_free_without_reading"]["delta"] for run in group) / len(group)
+    return float(sum(run["forgetting_free_without_reading"]["delta"] for run in group) / len(group))
 
 
 def _spread(values: list[float], form: str) -> str:

@@ -106,8 +106,8 @@ def main() -> None:
                             "learning_kept": float(np.mean([f["learned"] for f in found])),
                         }
                     )
-    found = {"schema": 1, "repeats": REPEATS, "churn": CHURN, "cells": cells}
-    (HERE / "simulation.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    result = {"schema": 1, "repeats": REPEATS, "churn": CHURN, "cells": cells}
+    (HERE / "simulation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

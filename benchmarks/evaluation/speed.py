@@ -28,6 +28,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,9 @@ def measure_generation(loaded: LoadedModel, *, prompts: int, repeats: int) -> di
     texts, turns = read_prompts(loaded, prompts)
     work = generation_instances(texts)
     ours, theirs = ForgetlessLM(loaded), harness_model(loaded, batch)
-    lesson = pipeline("text-generation", model=loaded.model, tokenizer=loaded.tokenizer)
+    model: Any = loaded.model
+    # Without the full text it answers with a string, which its types don't know.
+    lesson: Any = pipeline("text-generation", model=model, tokenizer=loaded.tokenizer)
 
     def one_by_one() -> list[str]:
         return [
@@ -242,7 +245,8 @@ def measure_prefill(loaded: LoadedModel, *, repeats: int) -> dict[str, Any]:
         def whole(row: Any = row) -> None:
             backbone.hidden(row)
 
-        whole(), products()
+        whole()
+        products()
         pairs = [(seconds(products), seconds(whole)) for _ in range(5 * repeats)]
         flops = 2 * len(row.ids) * sum(weight.numel() for weight in shapes)
         found[str(len(row.ids))] = {
@@ -262,14 +266,8 @@ def measure_growth(loaded: LoadedModel, *, questions: int) -> dict[str, Any]:
     for factor in (1, 4, 16):
         work = likelihood_instances(read_choices("arc_easy", base * factor))
         asked = generation_instances(read_prompts(loaded, base * factor)[0])
-        found["choice"][str(base * factor)] = round(
-            seconds(lambda work=work: ours.loglikelihood(work, disable_tqdm=True)),
-            2,  # type: ignore[misc]
-        )
-        found["generation"][str(len(asked))] = round(
-            seconds(lambda asked=asked: ours.generate_until(asked, disable_tqdm=True)),
-            2,  # type: ignore[misc]
-        )
+        found["choice"][str(base * factor)] = round(seconds(partial(ours.loglikelihood, work, disable_tqdm=True)), 2)
+        found["generation"][str(len(asked))] = round(seconds(partial(ours.generate_until, asked, disable_tqdm=True)), 2)
         print(" ", found, flush=True)
     return found
 

@@ -17,7 +17,7 @@ import torch
 from benchmarks.laboratory.skills import END, IDS, SKILLS, VOCABULARY, Item, World, encode_item, held_out, taught
 from torch import Tensor, nn
 
-SIZES = {"hidden_size": 112, "intermediate_size": 320, "num_hidden_layers": 3, "num_attention_heads": 4}
+SIZES: dict[str, Any] = {"hidden_size": 112, "intermediate_size": 320, "num_hidden_layers": 3, "num_attention_heads": 4}
 NUM_STEPS, BATCH, RATE, QUESTIONS_FROM = 1500, 128, 3e-3, 0.65
 SHARES = (0.36, 0.18, 0.14, 0.1, 0.22)  # in the order of SKILLS: what is harder comes more often
 NUM_HELD_OUT = 200  # questions per skill
@@ -71,7 +71,8 @@ def are_right(model: nn.Module, items: Sequence[Item]) -> list[bool]:
     best = model(input_ids=ids, attention_mask=(ids != 0).long()).logits[:, :-1].argmax(-1)
     is_missed = (best != labels[:, 1:]) & (labels[:, 1:] != -100)
     model.train(was_training)
-    return (~is_missed.any(1)).tolist()
+    found: list[bool] = (~is_missed.any(1)).tolist()
+    return found
 
 
 def examine(model: nn.Module, world: World) -> dict[str, float]:

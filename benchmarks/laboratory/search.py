@@ -139,7 +139,7 @@ def choose(row: Row, run: Run) -> Choice | str:
 
 def is_reachable(lines: Sequence[Mapping[str, Any]], goal: float) -> bool:
     """Whether the mean over all validation seeds can still reach the goal, were the others perfect."""
-    best = [max(look["target"] for look in line["looks"]) for line in lines]
+    best: list[float] = [max(look["target"] for look in line["looks"]) for line in lines]
     return sum(best) + len(VALIDATION) - len(best) >= goal * len(VALIDATION)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,7 +116,8 @@ class World:
 
     def draw(self, skill: str, generator: random.Random) -> Item:
         """Draws one item of a skill; facts come in a phrasing in which they are taught."""
-        return getattr(self, f"_{skill}")(generator)
+        draw: Callable[[random.Random], Item] = getattr(self, f"_{skill}")
+        return draw(generator)
 
     def _arithmetic(self, draw: random.Random) -> Item:
         one, other = draw.randrange(100), draw.randrange(100)

@@ -137,6 +137,11 @@ def measure_estimates(stages: Sequence[Stage]) -> dict[str, dict[str, float]]:
     }
 
 
+def lesson_variant(stage: Stage, size: int) -> Variant:
+    """Returns EWC with the lesson's estimate, made in batches of a size."""
+    return Variant("wrong", methods=lambda: [GivenEWC(batch_size=size, stage=stage)])
+
+
 def measure_consequences(stages: Sequence[Stage]) -> dict[str, Any]:
     """Trains task B with EWC of one strength, and the lesson's estimate at several batch sizes."""
     right = Variant("estimate_fisher", methods=lambda: [EWC(strength=STRENGTH, num_sequences=200)])
@@ -144,8 +149,8 @@ def measure_consequences(stages: Sequence[Stage]) -> dict[str, Any]:
     for size in BATCH_SIZES:
         trials = []
         for stage in stages:
-            wrong = Variant("wrong", methods=lambda s=stage, n=size: [GivenEWC(batch_size=n, stage=s)])
-            trials.append(learn_second(stage, wrong)["wrong"])
+            wrong = lesson_variant(stage, size)
+            trials.append(learn_second(stage, wrong)[wrong.name])
         rows[f"the lesson's, batches of {size}"] = summarise(trials)
     return rows
 

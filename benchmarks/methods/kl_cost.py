@@ -170,7 +170,7 @@ def main() -> None:
     timed = (wanted.repeats + 1) * BATCH_SIZE
     cost = measure_cost(model, loaded.tokenizer, rows[:timed], replace(context, sequences=rows[:timed]), wanted.repeats)
     train_briefly(model, loaded.tokenizer, rows)
-    result = {
+    result: dict[str, Any] = {
         "schema": 1,
         "model": EMBEDDED_ALIAS,
         "machine": {"processor": platform.machine(), "threads": 1, "torch": metadata.version("torch")},

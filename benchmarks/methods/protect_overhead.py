@@ -96,9 +96,16 @@ def measure(kind: str, model: Any, tokenizer: Any, rows: Dataset, *, steps: int,
 
 def tiny_model() -> Any:
     """Returns a Llama so small that what surrounds it is most of a step."""
-    sizes = {"vocab_size": 258, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2))
+    config = LlamaConfig(
+        vocab_size=258,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config)
 
 
 @quiet_transformers()

@@ -7,33 +7,37 @@ candidates work on sums of equal clusters, shape (data sets, clusters).
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special, stats
 
+from forgetless.compare.distributions import FloatArray
 from forgetless.compare.intervals import IMAGINED_CLUSTER, IMAGINED_FLIP, tango_score, tango_upper
 
+Bounds = tuple[FloatArray, FloatArray]
 
-def wald(b, c, n, z):
+
+def wald(b: FloatArray, c: FloatArray, n: float, z: float) -> Bounds:
     difference, error = (b - c) / n, np.sqrt(np.maximum(b + c - (b - c) ** 2 / n, 0.0)) / n
     return difference - z * error, difference + z * error
 
 
-def agresti_min(b, c, n, z):
+def agresti_min(b: FloatArray, c: FloatArray, n: float, z: float) -> Bounds:
     """Half a pair added to each of the four cells (Agresti and Min, 2005)."""
     return wald(b + 0.5, c + 0.5, n + 2.0, z)
 
 
-def bonett_price(b, c, n, z):
+def bonett_price(b: FloatArray, c: FloatArray, n: float, z: float) -> Bounds:
     """One pair added to each discordant cell (Bonett and Price, 2012)."""
     lost, gained = (b + 1.0) / (n + 2.0), (c + 1.0) / (n + 2.0)
     error = np.sqrt((lost + gained - (lost - gained) ** 2) / (n + 2.0))
     return lost - gained - z * error, lost - gained + z * error
 
 
-def newcombe(b, c, n, z):
+def newcombe(b: FloatArray, c: FloatArray, n: float, z: float) -> Bounds:
     """Square-and-add of two Wilson intervals with a correlation (Newcombe, 1998, method 10); half the rest is right."""
     a = d = (n - b - c) / 2.0
 
-    def wilson(count):
+    def wilson(count: FloatArray) -> list[FloatArray]:
         share, half = count / n, z * np.sqrt(count / n * (1.0 - count / n) / n + z * z / 4.0 / n / n)
         return [(share + z * z / 2.0 / n + sign * half) / (1.0 + z * z / n) for sign in (-1.0, 1.0)]
 
@@ -48,7 +52,7 @@ def newcombe(b, c, n, z):
     return before - after - np.sqrt(np.maximum(down, 0.0)), before - after + np.sqrt(np.maximum(up, 0.0))
 
 
-def tango(b, c, n, z):
+def tango(b: FloatArray, c: FloatArray, n: float, z: float) -> Bounds:
     return -tango_upper(c, b, n, quantile=z), tango_upper(b, c, n, quantile=z)
 
 
@@ -61,7 +65,9 @@ COUNT_INTERVALS = {
 }
 
 
-def accepts_by_enumeration(b, c, n, forgetting, *, mid_p):
+def accepts_by_enumeration(
+    b: FloatArray, c: FloatArray, n: int, forgetting: float, *, mid_p: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Returns which outcomes an unconditional test of `forgetting` accepts, two-sided at .95 and one-sided.
 
     The test orders outcomes by Tango's score and sums their mass at the estimated share of gains (Lloyd, 2008).
@@ -83,7 +89,7 @@ def accepts_by_enumeration(b, c, n, forgetting, *, mid_p):
     return (below > 0.025) & (above > 0.025), below > 0.05
 
 
-def effective(differences, quantile):
+def effective(differences: FloatArray, quantile: float) -> Bounds:
     """Returns Tango's interval of delta on effective counts, as `flip_counts` makes it, for (data sets, G, c)."""
     sets, groups, size = differences.shape
     lost, gained = (np.maximum(side, 0.0).sum((1, 2)) for side in (-differences, differences))
@@ -95,21 +101,25 @@ def effective(differences, quantile):
         within = (residuals**2).sum((1, 2))
         design = np.maximum(1.0, (between + IMAGINED_CLUSTER * size) / (within + IMAGINED_CLUSTER))
     lost, gained, num = lost / typical / design, gained / typical / design, groups * size / design
-    quantile = np.asarray(quantile)
     return (
         -typical * tango_upper(lost, gained, num, quantile=quantile),
         typical * tango_upper(gained, lost, num, quantile=quantile),
     )
 
 
-def cluster_t(differences, quantile):
+def cluster_t(differences: FloatArray, quantile: float) -> Bounds:
     means = differences.mean(2)
     error = means.std(1, ddof=1) / np.sqrt(means.shape[1])
     return means.mean(1) - quantile * error, means.mean(1) + quantile * error
 
 
-def bootstraps(differences, probability, *, num_resamples, rng):
-    """Returns the percentile, BCa and studentised intervals at tail `probability`; data sets share their resamples."""
+def bootstraps(
+    differences: FloatArray, probability: float, *, num_resamples: int, rng: np.random.Generator
+) -> dict[str, FloatArray]:
+    """Returns the percentile, BCa and studentised intervals at tail `probability`, shape (2, data sets) each.
+
+    Data sets share their resamples.
+    """
     x = differences.mean(2)
     groups = x.shape[1]
     weights = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=num_resamples).astype(float)
@@ -128,4 +138,8 @@ def bootstraps(differences, probability, *, num_resamples, rng):
         bca.append(ordered[np.clip(np.rint(place).astype(int), 0, num_resamples - 1), np.arange(x.shape[0])])
     ratios = np.where(spread > 1e-12, (means - mean) / np.where(spread > 1e-12, spread, 1.0), 0.0)
     high, low = np.quantile(ratios, [probability, 1.0 - probability], axis=0)
-    return {"percentile": percentile, "BCa": bca, "studentised": (mean - low * error, mean - high * error)}
+    return {
+        "percentile": percentile,
+        "BCa": np.array(bca),
+        "studentised": np.array([mean - low * error, mean - high * error]),
+    }

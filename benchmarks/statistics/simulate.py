@@ -11,17 +11,20 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import intervals
-import suites
+from benchmarks.statistics import intervals, suites
 
 from forgetless.compare.detection import simulated_drop
+from forgetless.compare.distributions import FloatArray
 from forgetless.compare.intervals import FlipCounts
 from forgetless.compare.power import mcnemar_power, min_detectable_drop
 
@@ -31,13 +34,13 @@ SIZES = (50, 200, 600)
 TWO_SIDED, ONE_SIDED = stats.norm.ppf(0.975), stats.norm.ppf(0.95)
 
 
-def share(hits):
+def share(hits: suites.BoolArray) -> dict[str, float]:
     """Returns a rate and its Monte Carlo standard error."""
     rate = float(np.mean(hits))
     return {"rate": round(rate, 4), "error": round(math.sqrt(rate * (1.0 - rate) / len(hits)), 4)}
 
 
-def outcomes(size, lost_rate, gained_rate):
+def outcomes(size: int, lost_rate: float, gained_rate: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     lost, gained = (axis.ravel() for axis in np.meshgrid(np.arange(size + 1.0), np.arange(size + 1.0)))
     lost, gained = lost[lost + gained <= size], gained[lost + gained <= size]
     counts = np.stack([lost, gained, size - lost - gained], axis=1)
@@ -45,7 +48,7 @@ def outcomes(size, lost_rate, gained_rate):
     return lost[mass > 1e-9], gained[mass > 1e-9], mass[mass > 1e-9]
 
 
-def coverage_of_counts():
+def coverage_of_counts() -> dict[str, Any]:
     """Enumerates the coverage of every candidate interval for 0/1 grades: two-sided, and of the one-sided bound."""
     rows = []
     for size in SIZES:
@@ -73,7 +76,9 @@ def coverage_of_counts():
 MEAN_SIZES = {"quarters": 0.625, "word F1": 0.375}
 
 
-def graded(rng, *, sets, size, cluster, flip, drop, kind):
+def graded(
+    rng: np.random.Generator, *, sets: int, size: int, cluster: int, flip: float, drop: float, kind: str
+) -> FloatArray:
     """Draws differences, shape (sets, clusters, samples): rates and directions vary between clusters."""
     groups = size // cluster
     rate, leaning = np.full((sets, groups, 1), flip), np.full((sets, groups, 1), 0.5)
@@ -87,38 +92,41 @@ def graded(rng, *, sets, size, cluster, flip, drop, kind):
     return sign * flip_sizes(rng, sign.shape, kind)
 
 
-def flip_sizes(rng, shape, kind):
+def flip_sizes(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> FloatArray:
     return rng.choice([0.25, 0.5, 0.75, 1.0], size=shape) if kind == "quarters" else rng.beta(1.2, 2.0, size=shape)
 
 
 GRADED = [("quarters", flip) for flip in FLIPS] + [("word F1", flip) for flip in (0.10, 0.25)]
 
 
-def coverage_of_grades(*, seed=101, sets=4_000, bootstrap_sets=1_000, num_resamples=999):
+def coverage_of_grades(
+    *, seed: int = 101, sets: int = 4_000, bootstrap_sets: int = 1_000, num_resamples: int = 999
+) -> dict[str, Any]:
     """Simulates the coverage of the candidates for graded and clustered scores."""
     rng, rows = np.random.default_rng(seed), []
     for kind, flip in GRADED:
         for size in SIZES:
             for cluster in (1, 3, 4):
                 for drop in (0.0, 0.03):
-                    made = {"size": size // cluster * cluster, "cluster": cluster, "flip": flip, "kind": kind}
-                    data = graded(rng, sets=sets, drop=drop, **made)
-                    truth = graded(rng, sets=20_000, drop=drop, **{**made, "size": 240}).mean() if drop else 0.0
+                    make = partial(graded, rng, cluster=cluster, flip=flip, drop=drop, kind=kind)
+                    data = make(sets=sets, size=size // cluster * cluster)
+                    truth = make(sets=20_000, size=240).mean() if drop else 0.0
                     degrees = data.shape[1] - 1
                     tails = {0.025: stats.t.ppf(0.975, degrees), 0.05: stats.t.ppf(0.95, degrees)}
-                    found = {}
+                    found: dict[str, list[FloatArray]] = {}  # bounds at both tails, shape (2, data sets) each
                     for name, interval in (("effective Tango", intervals.effective), ("t", intervals.cluster_t)):
-                        found[name] = [interval(data, quantile) for quantile in tails.values()]
-                    few, boot = data[:bootstrap_sets], {}
+                        found[name] = [np.array(interval(data, quantile)) for quantile in tails.values()]
+                    few = data[:bootstrap_sets]
+                    boot: dict[str, dict[float, list[FloatArray]]] = {}
                     for start in range(0, bootstrap_sets, 200):
                         for tail in tails:
                             part = intervals.bootstraps(
                                 few[start : start + 200], tail, num_resamples=num_resamples, rng=rng
                             )
                             for name, bounds in part.items():
-                                boot.setdefault(name, {}).setdefault(tail, []).append(np.array(bounds))
-                    for name, bounds in boot.items():
-                        found[name] = [np.concatenate(bounds[tail], axis=1) for tail in tails]
+                                boot.setdefault(name, {}).setdefault(tail, []).append(bounds)
+                    for name, pieces in boot.items():
+                        found[name] = [np.concatenate(pieces[tail], axis=1) for tail in tails]
                     coverage = {}
                     for name, (two, one) in found.items():
                         inside = (two[0] <= truth + 1e-12) & (two[1] >= truth - 1e-12)
@@ -136,15 +144,15 @@ def coverage_of_grades(*, seed=101, sets=4_000, bootstrap_sets=1_000, num_resamp
     }
 
 
-def false_alarms(*, seed=11, trials=20_000, num_tasks=12):
+def false_alarms(*, seed: int = 11, trials: int = 20_000, num_tasks: int = 12) -> dict[str, Any]:
     """Simulates FAIL without any change, and PASS at a true drop of exactly the margin."""
     rng, rows = np.random.default_rng(seed), []
     for size in SIZES:
         for flip in FLIPS:
-            made = {"trials": trials, "num_tasks": num_tasks, "size": size, "flip": flip}
-            lost, gained, _ = suites.draw(rng, drops=[0.0] * num_tasks, **made)
+            draw = partial(suites.draw, rng, trials=trials, num_tasks=num_tasks, size=size, flip=flip)
+            lost, gained, _ = draw(drops=[0.0] * num_tasks)
             fails, passes = suites.judge(lost, gained, size=size)
-            lost, gained, _ = suites.draw(rng, drops=[suites.MARGIN] * num_tasks, **made)
+            lost, gained, _ = draw(drops=[suites.MARGIN] * num_tasks)
             at_margin = suites.judge(lost, gained, size=size)[1]
             rows.append(
                 {
@@ -165,7 +173,7 @@ def false_alarms(*, seed=11, trials=20_000, num_tasks=12):
     }
 
 
-def promised_power_of_counts():
+def promised_power_of_counts() -> dict[str, Any]:
     """Enumerates the power at the promised drop of 0/1 grades, at alpha and at alpha / 13."""
     rows = []
     for size in SIZES:
@@ -173,6 +181,7 @@ def promised_power_of_counts():
             for num_gated in (1, 13):
                 level = suites.ALPHA / num_gated
                 drop = min_detectable_drop(FlipCounts(flip * size, flip * size, size), level=level)
+                assert drop is not None
                 w = max(2 * flip, drop)
                 power = mcnemar_power(size, lost_rate=(w + drop) / 2, gained_rate=(w - drop) / 2, level=level)
                 rows.append(
@@ -181,7 +190,7 @@ def promised_power_of_counts():
     return {"trials": None, "rows": rows}
 
 
-def turned(rng, data, drop, kind):
+def turned(rng: np.random.Generator, data: FloatArray, drop: float, kind: str) -> FloatArray:
     """Returns data sets with a true drop: gains become losses, clusters as wholes; then unchanged samples are lost."""
     gains = np.maximum(data, 0.0).mean()
     if drop <= 2.0 * gains:
@@ -191,7 +200,9 @@ def turned(rng, data, drop, kind):
     return np.where((data == 0.0) & (rng.random(data.shape) < more), losses, -np.abs(data))
 
 
-def promised_power_of_grades(*, seed=37, sets=40, trials=1_500, num_signs=4_999):
+def promised_power_of_grades(
+    *, seed: int = 37, sets: int = 40, trials: int = 1_500, num_signs: int = 4_999
+) -> dict[str, Any]:
     """Simulates the power at the drop that rows of graded and clustered scores promise (the median over data sets)."""
     rng, rows = np.random.default_rng(seed), []
     for kind, flip in (("quarters", 0.05), ("quarters", 0.08), ("word F1", 0.10), ("word F1", 0.25)):
@@ -199,18 +210,14 @@ def promised_power_of_grades(*, seed=37, sets=40, trials=1_500, num_signs=4_999)
             for cluster in (1, 3, 4):
                 for num_gated in (1, 13):
                     level = suites.ALPHA / num_gated
-                    made = {
-                        "size": size // cluster * cluster,
-                        "cluster": cluster,
-                        "flip": flip,
-                        "kind": kind,
-                        "drop": 0.0,
-                    }
-                    seen = graded(rng, sets=sets, **made)
+                    make = partial(
+                        graded, rng, size=size // cluster * cluster, cluster=cluster, flip=flip, drop=0.0, kind=kind
+                    )
+                    seen = make(sets=sets)
                     labels = np.repeat(np.arange(seen.shape[1]), cluster) if cluster > 1 else None
                     drops = [simulated_drop(d.ravel(), labels, level=level) for d in seen]
                     drop = float(np.median([1.0 if d is None else d for d in drops]))
-                    sums = turned(rng, graded(rng, sets=trials, **made), drop, kind).sum(axis=2)
+                    sums = turned(rng, make(sets=trials), drop, kind).sum(axis=2)
                     signs = rng.choice(np.array([-1.0, 1.0], dtype=np.float32), size=(num_signs, sums.shape[1]))
                     flipped = signs @ np.abs(sums).T.astype(np.float32)
                     p = (1 + (flipped <= sums.sum(1) + 1e-5).sum(0)) / (1 + num_signs)
@@ -228,7 +235,7 @@ def promised_power_of_grades(*, seed=37, sets=40, trials=1_500, num_signs=4_999)
     return {"seed": seed, "trials": trials, "data_sets": sets, "rows": rows}
 
 
-def other_rules(*, seed=53, trials=20_000):
+def other_rules(*, seed: int = 53, trials: int = 20_000) -> dict[str, Any]:
     """Applies our rule and those of others to the same simulated models."""
     rng, rows = np.random.default_rng(seed), []
     for num_tasks, size in ((8, 38), (12, 50), (12, 200)):
@@ -262,7 +269,7 @@ def other_rules(*, seed=53, trials=20_000):
     return {"seed": seed, "trials": trials, "rows": rows}
 
 
-def noise_floor(*, seed=71, trials=2_000, num_tasks=12):
+def noise_floor(*, seed: int = 71, trials: int = 2_000, num_tasks: int = 12) -> dict[str, Any]:
     """Simulates sampled decoding: FAIL with and without the noise floor, of models that changed and that didn't."""
     rng, rows = np.random.default_rng(seed), []
     for size in (50, 200):
@@ -287,7 +294,7 @@ def noise_floor(*, seed=71, trials=2_000, num_tasks=12):
     return {"seed": seed, "trials": trials, "tasks": num_tasks, "rows": rows}
 
 
-PARTS = {
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "coverage_of_counts": coverage_of_counts,
     "coverage_of_grades": coverage_of_grades,
     "false_alarms": false_alarms,
@@ -298,7 +305,7 @@ PARTS = {
 }
 
 
-def main(names):
+def main(names: Sequence[str]) -> None:
     """Runs the named parts, or all, and writes them over those in simulations.json."""
     results = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.exists() else {}
     for name in names or PARTS:
