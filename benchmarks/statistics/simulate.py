@@ -1,9 +1,9 @@
 """Simulates what the verdict promises, and what other rules do on the same data; writes simulations.json.
 
-    python benchmarks/statistics/simulate.py && python scripts/write_simulation_tables.py
+    python -m benchmarks.statistics.simulate && python scripts/write_simulation_tables.py
 
 Every figure has its seed, its number of trials and its Monte Carlo standard error; figures without trials are
-enumerated, so they are exact. Takes about two minutes on one core.
+enumerated, so they are exact. Takes about ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from benchmarks.statistics import intervals, suites
+from scipy import stats
 
 from forgetless.compare.detection import simulated_drop
 from forgetless.compare.distributions import FloatArray
