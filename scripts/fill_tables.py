@@ -152,7 +152,8 @@ def embedded_frontier() -> str:
             yield (
                 f"{run['domain']} {run['seed']}",
                 f"`{run['recipe']}`",
-                f"{run['share']:.2f}" + (", equal on the probe" if run["wanted"] == "equal" else ""),
+                f"{run['share']:.2f}" + (", for equal learning" if run["wanted"] == "equal" else ""),
+                f"{run['learning_on_probe']:.0%}",
                 f"{run['learning']:.0%}",
                 forgotten(run["forgetting"]),
                 forgotten(lost),
@@ -160,7 +161,15 @@ def embedded_frontier() -> str:
             )
 
     return table(
-        "run", "recipe", "share", "learning / plain", "points forgotten", "by plain LoRA", "kept away", rows=rows()
+        "run",
+        "recipe",
+        "share",
+        "on the probe",
+        "learning / plain",
+        "points forgotten",
+        "by plain LoRA",
+        "kept away",
+        rows=rows(),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from benchmarks.keeping import keep_runs
-from benchmarks.methods.embedded import DOMAINS, RECIPES, mean_loss, split
+from benchmarks.methods.embedded import DOMAINS, RECIPES, base_losses, mean_loss, split
 from peft import PeftModel
 
 from forgetless.compare.comparison import compare
@@ -67,7 +67,7 @@ class Scaled:
 
 
 def smallest_share(scaled: Scaled, probe: Sequence[Example], goal: float) -> float:
-    """Returns the smallest share, in sixteenths, whose loss on the probe is down to the goal; 1 where none is."""
+    """Returns the smallest share, in sixteenths, whose loss on the probe is down to the goal; 1 where no other is."""
     low, high = 0, FINEST
     while high - low > 1:
         middle = (low + high) // 2
@@ -93,7 +93,8 @@ def measure(work: Path, recipe: str, domain: str, seed: int, wanted: str) -> dic
         scores, loss = evaluate(loaded, free), mean_loss(loaded, test)
     base = read_scores(work / "base.scores.jsonl")
     row = compare(*([s for s in side if s.task in names] for side in (base, scores))).pooled
-    start = record["base_test_loss"]
+    start, probe_start = record["base_test_loss"], base_losses(work, domain, seed)["probe"]
+    probe_loss = mean_loss(scaled.at(share), probe)
     return {
         "recipe": recipe,
         "domain": domain,
@@ -102,6 +103,7 @@ def measure(work: Path, recipe: str, domain: str, seed: int, wanted: str) -> dic
         "share": share,
         "steps": record["steps"],
         "learning": (start - loss) / (start - plain["test_loss"]),
+        "learning_on_probe": (probe_start - probe_loss) / (probe_start - plain["probe_loss"]),
         "forgetting": {"n": row.num_samples, "delta": row.delta, "ci": [row.ci_low, row.ci_high]},
     }
 
