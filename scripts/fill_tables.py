@@ -103,7 +103,11 @@ def embedded_recipes() -> str:
         for recipe, group in sorted(by_recipe.items(), key=lambda item: -_mean_delta(item[1])):
             pairs = [(run, plain[run["domain"], run["seed"]]) for run in group]
             learned = [run["learned_nats"] / other["learned_nats"] for run, other in pairs]
-            seconds = [(run["train_seconds"] + run.get("writing_seconds", 0)) / run["plain_seconds"] for run in group]
+            times = [
+                (run["train_seconds"] + run.get("writing_seconds", 0)) / run["plain_seconds"]
+                for run in group
+                if run["plain_seconds"] is not None
+            ]
             lost, lost_by_plain = (sum(_forgotten(side[at]) for side in pairs) for at in (0, 1))
             yield (
                 f"`{recipe}`",
@@ -117,7 +121,7 @@ def embedded_recipes() -> str:
                 _spread([run["tasks"]["general_text"] for run in group], "{:+.2f}"),
                 _spread([run["tasks"]["reference_answers"] for run in group], "{:+.2f}"),
                 _spread([run["kl_to_base"] for run in group], "{:.2f}"),
-                _spread(seconds, "{:.2f}"),
+                _spread(times, "{:.2f}"),
             )
 
     return table(
@@ -249,6 +253,8 @@ def _mean_delta(group: list[dict[str, Any]]) -> float:
 
 def _spread(values: list[float], form: str) -> str:
     """Returns the mean, with the smallest and largest value behind it where there are several."""
+    if not values:
+        return ""
     mean = form.format(sum(values) / len(values))
     return mean if len(values) == 1 else f"{mean} ({form.format(min(values))} to {form.format(max(values))})"
 

@@ -379,8 +379,8 @@ def summarise(work: Path) -> list[dict[str, Any]]:
         learned = record["base_test_loss"] - record["test_loss"]
         line = record | {"learned_nats": learned}
         # Times of different days and machines are not to be divided by one another.
-        beside = json.loads((work / f"plain_lora-{record['domain']}-{record['seed']}.json").read_text())
-        line["plain_seconds"] = beside["train_seconds"]
+        beside = work / f"plain_lora-{record['domain']}-{record['seed']}.json"
+        line["plain_seconds"] = json.loads(beside.read_text())["train_seconds"] if beside.exists() else None
         groups = {
             "free": free,
             # Passages are answered shorter, and so better, after tuning on any domain of short answers: a gain of 10 to
