@@ -4,11 +4,11 @@
     python -m benchmarks.methods.embedded summarise --work DIR      # writes embedded.json beside this script
 
 Per domain and seed, plain LoRA trains for a fixed number of steps. Every other recipe trains until its loss on held-out
-examples (the probe) has fallen as far, looked at every 4 steps, and for 1.5 times as many steps at most; the learning
-in the table is measured on other held-out examples. Retention is the whole of `core` under the chat template, each
-sample paired with the base's; KL(base || tuned) is taken over the base's own answers to the free tasks. Times are
-processor seconds of one thread, so that runs beside one another can be compared. `run` goes on where it was stopped,
-one seed after another.
+examples (the probe) has fallen as far, looked at every 4 steps from step 28 on, and for 1.5 times as many steps at
+most; the learning in the table is measured on other held-out examples. Retention is the whole of `core` under the chat
+template, each sample paired with the base's; KL(base || tuned) is taken over the base's own answers to the free tasks.
+Times are processor seconds of one thread, so that runs beside one another can be compared. `run` goes on where it was
+stopped, one seed after another.
 
 Data: `domain_wikisql` and `domain_medquad` in $FORGETLESS_BENCH_DATA (default ../shared/data).
 """

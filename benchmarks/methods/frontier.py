@@ -11,9 +11,10 @@ which the other recipes stop. Forgetting is measured as there, on free samples o
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from benchmarks.methods.embedded import DOMAINS, RECIPES, base_losses, mean_loss
 from peft import PeftModel
 
 from forgetless.compare.comparison import compare
-from forgetless.data.examples import Example
 from forgetless.embedded import EMBEDDED_ALIAS
 from forgetless.evaluate.runner import evaluate
 from forgetless.mechanisms.weight_change import low_rank_updates
@@ -66,13 +66,12 @@ class Scaled:
         return self.loaded
 
 
-def smallest_share(scaled: Scaled, probe: Sequence[Example], goal: float) -> float:
-    """Returns the smallest share, in sixteenths, whose loss on the probe is down to the goal; 1 where no other is."""
+def smallest_share(loss_at: Callable[[float], float], goal: float) -> float:
+    """Returns the smallest share, in sixteenths, whose loss is down to the goal; 1 where no other is."""
     low, high = 0, FINEST
     while high - low > 1:
         middle = (low + high) // 2
-        reached = mean_loss(scaled.at(middle / FINEST), probe) <= goal
-        low, high = (low, middle) if reached else (middle, high)
+        low, high = (low, middle) if loss_at(middle / FINEST) <= goal else (middle, high)
     return high / FINEST
 
 
@@ -84,9 +83,15 @@ def measure(work: Path, recipe: str, domain: str, seed: int, wanted: str) -> dic
     record = json.loads(place.with_suffix(".json").read_text())
     plain = json.loads((work / f"plain_lora-{domain}-{seed}.json").read_text())
     _, probe, test = split(domain, seed)
-    scaled = Scaled(work / "models" / place.name, trained_share(recipe))
-    share = smallest_share(scaled, probe, plain["probe_loss"]) if wanted == EQUAL else float(wanted)
-    if share == trained_share(recipe):
+    trained = trained_share(recipe)
+    scaled = Scaled(work / "models" / place.name, trained)
+
+    @functools.cache
+    def probe_loss(share: float) -> float:
+        return float(record["probe_loss"]) if share == trained else mean_loss(scaled.at(share), probe)
+
+    share = smallest_share(probe_loss, plain["probe_loss"]) if wanted == EQUAL else float(wanted)
+    if share == trained:
         scores, loss = read_scores(place.with_suffix(".scores.jsonl")), record["test_loss"]
     else:
         loaded = scaled.at(share)
@@ -94,7 +99,6 @@ def measure(work: Path, recipe: str, domain: str, seed: int, wanted: str) -> dic
     base = read_scores(work / "base.scores.jsonl")
     row = compare(*([s for s in side if s.task in names] for side in (base, scores))).pooled
     start, probe_start = record["base_test_loss"], base_losses(work, domain, seed)["probe"]
-    probe_loss = mean_loss(scaled.at(share), probe)
     return {
         "recipe": recipe,
         "domain": domain,
@@ -103,7 +107,7 @@ def measure(work: Path, recipe: str, domain: str, seed: int, wanted: str) -> dic
         "share": share,
         "steps": record["steps"],
         "learning": (start - loss) / (start - plain["test_loss"]),
-        "learning_on_probe": (probe_start - probe_loss) / (probe_start - plain["probe_loss"]),
+        "learning_on_probe": (probe_start - probe_loss(share)) / (probe_start - plain["probe_loss"]),
         "forgetting": {"n": row.num_samples, "delta": row.delta, "ci": [row.ci_low, row.ci_high]},
     }
 
@@ -115,7 +119,7 @@ def main() -> None:
     parser.add_argument("--recipes", default="lora_56_half")
     parser.add_argument("--shares", default=f"0.5,0.75,{EQUAL}")
     parser.add_argument("--domains", default=",".join(DOMAINS))
-    parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=HERE / "frontier.json")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
