@@ -1,7 +1,9 @@
 """`methods: auto`: the recipe that the benchmark tables speak for, given what the user has.
 
 Every choice names the row of a table that it rests on, and repeats its figures; a test reads the tables again and fails
-when another row has become the best of those that the same user could run.
+when another row has become the best of those that the same user could run. `wise_ft` is never chosen, though it forgets
+as little at less cost on the embedded model: it is right with more epochs than the user asked for, and a run with a
+budget walks back by itself.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Finding:
 
 
 WITH_GENERAL = Finding("laboratory/laboratory", "lora + replay", 44.2, 19.6, 1.0)
-WITHOUT_GENERAL = Finding("methods/embedded", "kl_domain_masked", 7.3, -0.9, 0.9)
+WITHOUT_GENERAL = Finding("methods/embedded", "kl_domain_masked", 7.7, -0.3, 0.9)
 
 
 @dataclass(frozen=True)

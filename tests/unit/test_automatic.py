@@ -100,3 +100,10 @@ def test_the_embedded_model_still_speaks_for_kl_on_the_domain() -> None:
     assert round(forgotten(own), 1) == finding.forgotten
     assert round(learned, 1) == finding.learned
     assert names(choose_methods(Situation())) == ["lora", "kl"]
+    others = {key[0] for key in runs} - {"long_lora_half", "lora_56_half"}  # wise_ft, which is never chosen
+
+    def kept_away(recipe: str) -> float:
+        group = [run for key, run in runs.items() if key[0] == recipe]
+        return forgotten([runs["plain_lora", run["domain"], run["seed"]] for run in group]) - forgotten(group)
+
+    assert max(others, key=kept_away) == finding.row
