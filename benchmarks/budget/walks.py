@@ -7,7 +7,7 @@ The adapters are those that benchmarks/methods/embedded.py trained (DIR/models/R
 recipes that forget. What `run --budget` does after training is done here with each: its selection half of `core`
 chooses, its confirmation half judges; held-out loss is measured on the domain's test examples. A seed is a split in
 halves. Scores are cached by content, so that budgets share what they look at. `reading` is left out unless
---leave-out says otherwise: short answers win 10 to 26 points there (docs/embedded.md), which would pay for losses.
+--leave-out says otherwise: short answers win up to 31 points there (docs/embedded.md), which would pay for losses.
 """
 
 from __future__ import annotations

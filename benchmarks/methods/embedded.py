@@ -62,6 +62,7 @@ LORA: dict[str, Any] = {"lora": {"rank": 16}}
 NUM_KEPT = 48  # examples that the base writes itself
 HALF: dict[str, Any] = {"wise_ft": {"share": 0.5}}
 SELF: dict[str, Any] = {"replay": {"share": 0.25, "source": "self"}}
+SELF_EIGHTH: dict[str, Any] = {"replay": {"share": 0.125, "source": "self"}}
 KL: dict[str, Any] = {"kl": {"data": "self", "num_examples": NUM_KEPT, "strength": 1.0}}
 
 # name: (methods, learning rate); those without methods are TRL's and PEFT's own, see `tune_with_trl`
@@ -71,6 +72,7 @@ RECIPES: dict[str, tuple[list[Any], float]] = {
     "half_rate": ([LORA], RATE / 2),
     "low_rate": ([LORA], RATE / 4),
     "replay_self": ([LORA, SELF], RATE),
+    "replay_self_eighth": ([LORA, SELF_EIGHTH], RATE),
     "kl_self": ([LORA, KL], RATE),
     "long_lora_half": ([LORA, HALF], RATE),
     "lora_56_half": ([LORA, HALF], RATE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         torch.manual_seed(seed)
         try:
             adapted: nn.Module = get_peft_model(model, config)
-        except ValueError as error:
+        except (ValueError, re.error) as error:  # target modules may be a regular expression
             raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
     assert_base_frozen(adapted)
     return adapted

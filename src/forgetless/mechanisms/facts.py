@@ -73,8 +73,20 @@ nineteen twenty
 """
 _NUMBER_WORDS = {word: str(value) for value, word in enumerate(_NUMBER_TEXT.split())}
 _NUMBER_WORDS |= {"once": "1", "twice": "2", "hundred": "100", "thousand": "1000", "million": "1000000", "half": "0.5"}
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|[%$\u20ac\u00a3]|\u00b0[CF]|[.!?;\n]")
-_NUMBER = re.compile(r"\d")
+_RATES = {"daily": "day", "hourly": "hour", "weekly": "week", "monthly": "month", "yearly": "year", "annually": "year"}
+_BOUNDS = {
+    "more": "over above exceed exceeds exceeding",
+    "less": "fewer under below",
+    "least": "minimum",
+    "most": "maximum",
+    **dict.fromkeys(("before", "after", "until", "only", "within", "every"), ""),
+}
+# What makes another quantity of the same number: "5 mg/kg", "two a day", "less than 5", "2 hours before meals".
+_QUALIFIER_OF = _UNIT_OF | _RATES | {word: name for name, words in _BOUNDS.items() for word in (name, *words.split())}
+_TOKEN = re.compile(
+    r"(?:(?<![\w.)])-)?(?:\d+(?:[.,]\d+)*|(?<![\w.])\.\d+)|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|[%$\u20ac\u00a3]|\u00b0[CF]|[.!?;\n]"
+)
+_NUMBER = re.compile(r"-?\.?\d")
 _NAME = re.compile(r"\b(?:[A-Z][\w-]*[A-Z0-9][\w-]*|[A-Za-z]+\d[\w-]*|[A-Z][\w'-]+)")
 _FENCE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
 _CODE_LINE = re.compile(
@@ -105,6 +117,7 @@ def lost_facts(reference: str, rewrite: str, *, question: str = "", check: Check
     if check == "strict":
         found += [
             *_added_numbers(f"{question}\n{reference}", rewrite),
+            *_qualifiers(reference, rewrite),
             *_negations(reference, rewrite),
             *_substance(reference, rewrite),
         ]
@@ -165,7 +178,9 @@ def _tokens(text: str) -> list[str]:
 
 
 def _value(figure: str) -> str:
-    """Returns a number without thousands separators and idle zeros: 1,000 and 1000.0 are one."""
+    """Returns a number without thousands separators and idle zeros: 1,000 and 1000.0 are one, and so are .5 and 0.5."""
+    if figure.startswith("-"):
+        return f"-{_value(figure[1:])}"
     plain = re.sub(r",(?=\d{3}(?!\d))", "", figure).replace(",", ".")
     if plain.count(".") > 1:  # a date or a version
         return plain
@@ -175,7 +190,7 @@ def _value(figure: str) -> str:
 
 
 def _is_number(token: str) -> bool:
-    return token[0].isdigit()
+    return token.removeprefix("-")[0].isdigit()
 
 
 def _numbers(text: str) -> list[tuple[str, str]]:
@@ -195,6 +210,26 @@ def _quantities(reference: str, rewrite: str) -> list[str]:
     values = {number for number, _ in given}
     lost = [pair for pair in dict.fromkeys(wanted) if pair not in given and (pair[1] or pair[0] not in values)]
     return [f"{number} {unit}".strip() for number, unit in lost]
+
+
+def _qualifiers(reference: str, rewrite: str) -> list[str]:
+    """Returns what no sentence of the rewrite says beside a number: further units, rates and bounds."""
+    given: dict[str, set[str]] = {}
+    for sentence in _sentences(rewrite):
+        said = {_QUALIFIER_OF[token] for token in sentence if token in _QUALIFIER_OF}
+        for token in filter(_is_number, sentence):
+            given.setdefault(token, set()).update(said)
+    lost = []
+    for sentence in _sentences(reference):
+        for place, token in enumerate(sentence):
+            if _is_number(token) and token in given:  # a number that is gone is found by itself
+                behind = sentence[place + 1 : place + 5]
+                if behind and behind[0] in _UNIT_OF:  # compared with the number itself
+                    del behind[0]
+                near = [*sentence[max(0, place - 2) : place], *behind]
+                beside = (_QUALIFIER_OF[word] for word in near if word in _QUALIFIER_OF)
+                lost += [f"{word!r} beside {token}" for word in beside if word not in given[token]]
+    return list(dict.fromkeys(lost))
 
 
 def _added_numbers(known: str, rewrite: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from forgetless.data.encoding import encode_examples
+from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import add_adapter, lora_layers
 from forgetless.mechanisms.kept import KeptData, check_kept, kept_examples, with_earlier
 from forgetless.mechanisms.moments import InputMoments, gather_moments, in_float64
@@ -66,7 +67,8 @@ class NullSpace(Method):
             ||A X|| / ||X|| on the data to keep, in [0, 1]: 0 = nothing of it passes.
 
         Raises:
-            ConfigError: The model has an adapter already, or there is no data to keep.
+            ConfigError: The model has an adapter already, a layer has fewer inputs than the rank, or there is no data
+                to keep.
         """
         from peft import LoraConfig
 
@@ -81,6 +83,12 @@ class NullSpace(Method):
         )
         adapted = add_adapter(model, config, method=self.name, seed=context.seed)
         layers = lora_layers(adapted)
+        width = min(layer.in_features for layer in layers.values())
+        if self.rank > width:
+            raise ConfigError(
+                f"method 'null_space', option 'rank': {self.rank} is more than the {width} inputs of a layer: "
+                "set it lower"
+            )
         moments = gather_moments(adapted, layers, sequences, is_normalised=True)
         self.retained_energy_ = _freeze_into_null_space(layers, moments)
         self._warn(layers, moments, context)

@@ -35,7 +35,7 @@ class Rewrite(Method):
     A target that is code or data alone, a plain text, or the last of several answers that are learned stays as it is.
 
     Departs from the paper in what a rewrite must pass: the paper bans phrases and, for mathematics, compares the final
-    answer (`check: paper`); here numbers, quantities, names, negations and most words of substance must survive too.
+    answer (`facts: paper`); here numbers, quantities, names, negations and most words of substance must survive too.
     The prompt is worded anew.
     """
 
@@ -52,7 +52,7 @@ class Rewrite(Method):
         description="What a rewrite must keep: strict, loose (numbers, names, code) or paper (the final answer).",
     )
     temperature: float = Field(default=0.0, ge=0, description="Of the rewriting; 0 writes greedily.")
-    max_tokens: int = Field(default=384, ge=1, description="Longest rewrite, in tokens; a longer target is not asked.")
+    max_tokens: int = Field(default=384, ge=1, description="Longest rewrite, in tokens; a longer one is refused.")
 
     def check(self, context: Context) -> None:
         if self.share > 0 and not (context.can_write or context.writer):

@@ -104,7 +104,13 @@ class WiSEFT(Method):
         """Moves the weights back for a look at what would be saved, and then to where they were, bit for bit."""
         import torch
 
-        kept = [(parameter, parameter.detach().clone()) for parameter in trainable_parameters(model).values()]
+        from forgetless.mechanisms.weight_change import base_name
+
+        # With half fine-tuning, what rests in this round has moved in earlier ones and is moved back as well.
+        moved = trainable_parameters(model) | {
+            name: parameter for name, parameter in model.named_parameters() if base_name(name) in self.starts_
+        }
+        kept = [(parameter, parameter.detach().clone()) for parameter in moved.values()]
         self.finish(model)
         try:
             yield

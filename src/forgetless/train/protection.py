@@ -275,7 +275,9 @@ class _Hooks(TrainerCallback):
     """The hook that only a callback can reach: after the optimizer step."""
 
     def __init__(self, trainer: Trainer, methods: Sequence[Method]) -> None:
-        self._trainer, self._methods = trainer, methods
+        # The adapter last, as for gradients: what it promises of its weights (OSF) is to hold of what stays.
+        self._trainer = trainer
+        self._methods = sorted(methods, key=lambda method: "the adapter" in method.claims)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._methods and not self._trainer.accelerator.optimizer_step_was_skipped:

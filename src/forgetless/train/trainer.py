@@ -8,6 +8,7 @@ import math
 import resource
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from forgetless.data.encoding import IGNORED, Encoded
-from forgetless.errors import RunError
+from forgetless.errors import ConfigError, RunError
 from forgetless.quiet import quiet_transformers
 from forgetless.train.protection import attach, reduce_token_losses, refuse_divergence
 from forgetless.train.weighting import AnsweredModel
@@ -87,8 +88,10 @@ def train_model(
         The trained model and what it took.
 
     Raises:
+        ConfigError: The weights that are trained are float16.
         RunError: The loss diverged, memory ran out, or a file can't be written.
     """
+    _refuse_half_precision(model)
     set_seed(seed)
     checkpoints = directory / "checkpoints"
     watcher = _Watcher(directory / "train.jsonl", sequences, config, progress)
@@ -129,6 +132,24 @@ def train_model(
         tokens_per_second=num_tokens / max(seconds, 1e-9),
         peak_memory_mib=peak_memory_mib(arguments.device),
     )
+
+
+def _refuse_half_precision(model: nn.Module) -> None:
+    """Refuses what a gradient scaler refuses later on, and says what training bfloat16 weights in place does.
+
+    An update of less than 1/256 of a weight rounds to nothing in bfloat16, and autocast keeps no float32 copy.
+    """
+    types = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    if torch.float16 in types:
+        raise ConfigError(
+            "weights in float16 can't be trained: set training.dtype to bfloat16 or float32, or train an adapter (lora)"
+        )
+    if torch.bfloat16 in types:
+        warnings.warn(
+            "the weights are trained in bfloat16, which rounds small updates away (at a rate of 2e-5 most of them): "
+            "set training.dtype to float32 where memory allows, or train an adapter, which is kept in float32",
+            stacklevel=3,
+        )
 
 
 def training_arguments(

@@ -43,6 +43,26 @@ def test_a_planted_loss_is_found(old: str, new: str, lost: list[str]) -> None:
     assert lost_facts(REFERENCE, REFERENCE.replace(old, new)) == lost
 
 
+@pytest.mark.parametrize(
+    ("reference", "rewrite", "lost"),
+    [
+        ("Adults take two tablets a day.", "Adults take two tablets a week.", ["'day' beside 2"]),
+        ("Adults take two tablets a day.", "Daily, adults take two tablets.", []),
+        ("Children get 5 mg/kg of it.", "Children get 5 mg of it.", ["'kg' beside 5"]),
+        ("Adults start with .5 mg of it.", "Adults start with 5 mg of it.", ["0.5 mg", "5 is new"]),
+        ("Adults start with .5 mg of it.", "Adults start with 0.50 mg of it.", []),
+        ("Keep it at -20 degrees.", "Keep it at 20 degrees.", ["-20", "20 is new"]),
+        ("Take it 2 hours before meals.", "Take it 2 hours after meals.", ["'before' beside 2"]),
+        ("Stop when you took more than 50 mg.", "Stop when you took over 50 mg.", []),
+        ("Stop when you took more than 50 mg.", "Stop when you took less than 50 mg.", ["'more' beside 50"]),
+        ("Use 5-10 mg of it.", "Use 5 to 10 mg of it.", []),
+    ],
+)
+def test_a_number_keeps_its_rate_its_sign_and_its_bound(reference: str, rewrite: str, lost: list[str]) -> None:
+    rest = " Swallow it with plenty of water, unless your doctor advises something else for you."
+    assert lost_facts(reference + rest, rewrite + rest) == lost
+
+
 def test_a_short_answer_is_a_fact_as_a_whole_and_of_a_long_one_half_survives() -> None:
     assert lost_facts("paris", "The capital is Paris.") == []
     assert lost_facts("paris", "The capital is Lyon.") == ["the word 'pari'"]

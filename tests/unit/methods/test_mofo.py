@@ -88,6 +88,10 @@ def test_in_training_norms_are_filtered_too(tmp_path: Path) -> None:
         assert moved, name
 
 
+def test_an_empty_part_of_a_sharded_tensor_has_nothing_to_select() -> None:
+    assert select_largest(torch.zeros(0, 4), 0.25).shape == (0, 4)
+
+
 def test_adapters_can_be_filtered(tmp_path: Path) -> None:
     method = MoFO(fraction=0.25)
     adapted = fit([LoRA(rank=2), method], tmp_path, max_steps=1)

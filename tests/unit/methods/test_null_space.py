@@ -121,3 +121,8 @@ def test_the_experts_of_a_mixture_are_refused() -> None:
 def test_an_embedding_is_refused() -> None:
     with pytest.raises(ConfigError, match="embed_tokens, an embedding"):
         adapt(NullSpace(target_modules=["embed_tokens"]))
+
+
+def test_a_rank_above_the_inputs_of_a_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="1000 is more than the 32 inputs of a layer"):
+        adapt(NullSpace(rank=1000))

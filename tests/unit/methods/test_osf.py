@@ -13,6 +13,7 @@ from forgetless.config import TrainingConfig
 from forgetless.errors import ConfigError, RunError
 from forgetless.mechanisms.adapters import is_base_behind_adapter
 from forgetless.methods.base import Context, Method
+from forgetless.methods.mofo import MoFO
 from forgetless.methods.osf import OSF
 from forgetless.train.trainer import train_model
 from training import mixture
@@ -79,6 +80,11 @@ def test_projected_gradients_leak_under_adam_and_projected_weights_do_not(tmp_pa
     only_gradients, both = Unprojected(), Kept()
     assert leak(train(adapt(only_gradients), [only_gradients], tmp_path / "gradients")) > 0.1
     assert leak(train(adapt(both), [both], tmp_path / "weights")) < 1e-5
+
+
+def test_a_filter_of_updates_beside_it_opens_no_frozen_direction(tmp_path: Path) -> None:
+    osf, filtered = Kept(), MoFO(fraction=0.5)
+    assert leak(train(adapt(osf), [osf, filtered], tmp_path)) < 1e-5
 
 
 def test_half_precision_weights_leak_no_more(tmp_path: Path) -> None:

@@ -82,8 +82,10 @@ def test_an_adapter_ends_where_the_walk_of_a_budget_would_take_it(tmp_path: Path
     assert all(torch.equal(walked[name], found[name]) for name in walked)
 
 
-@pytest.mark.parametrize("methods", [["wise_ft"], ["lora", "wise_ft"], ["osf"]], ids="-".join)
-def test_a_look_during_the_training_sees_what_would_be_saved(methods: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "methods", [["wise_ft"], ["lora", "wise_ft"], ["osf"], [{"half": {"steps_per_round": 1}}, "wise_ft"]], ids=str
+)
+def test_a_look_during_the_training_sees_what_would_be_saved(methods: list[Any], tmp_path: Path) -> None:
     from transformers import TrainerCallback
 
     built = [build_method(METHODS.load, name) for name in methods]
