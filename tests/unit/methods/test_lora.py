@@ -63,6 +63,11 @@ def test_target_modules_that_are_not_there_are_named() -> None:
         adapt(LoRA(target_modules=["c_attn"]))
 
 
+def test_a_pattern_of_target_modules_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'lora' cannot be put on this model"):
+        adapt(LoRA(target_modules="q_proj("))
+
+
 def test_qlora_is_refused_where_four_bits_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forgetless.quantised.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"'qlora'.* pip install bitsandbytes"):
