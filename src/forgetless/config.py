@@ -64,7 +64,9 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay; it pulls towards zero, not towards the base.")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 = not at all.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number type of the weights; auto = float32 on the CPU, the model's own elsewhere."
+        "auto",
+        description="Number type of the weights; auto = float32 on the CPU, elsewhere the model's own, float32 while "
+        "they are trained in place.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third more time.")
     save_steps: int | None = Field(None, ge=1, description="Checkpoint every so many steps; default: every epoch.")

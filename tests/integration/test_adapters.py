@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from conftest import build_tokenizer
 from forgetless.config import TrainingConfig
@@ -55,13 +56,15 @@ def test_qlora_trains_on_four_bits_and_is_judged_on_them(
     config = {
         "model": str(wide_directory),
         "data": {"train": str(questions)},
-        "methods": [{"qlora": {"rank": 4}}],
+        "methods": [{"qlora": {"rank": 4}}, {"l2_sp": {"strength": 0.01}}, {"wise_ft": {"share": 0.9}}],
         "training": {"max_steps": 2, "batch_size": 2, "max_tokens": 64},
         "evaluation": {"suite": "letters,picks,prose", "tasks_dir": str(tasks_directory)},
         "device": "cpu",
     }
     result = forgetless.run(config, out=tmp_path / "run")
     assert result.comparison.tasks
+    learned = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
+    assert any((value != value.to(torch.bfloat16)).any() for value in learned.values())  # not rounded meanwhile
     four: Any = load_model(str(tmp_path / "run"), device="cpu", in_four_bits=True)
     full: Any = load_model(str(tmp_path / "run"), device="cpu")
     assert any("4 bits" in note for note in four.notes)

@@ -247,7 +247,7 @@ def test_each_training_of_a_trainer_has_its_kept_batches(tmp_path: Path) -> None
     for num in (1, 2):
         trainer.train()
         assert method.cycle_ is not None
-        assert method.cycle_.state() == num
+        assert method.cycle_.num_drawn == num
 
 
 class Gradients(TrainerCallback):

@@ -188,10 +188,12 @@ class _Flight:
         from forgetless.methods import METHODS
         from forgetless.methods.base import build_method
         from forgetless.models import count_parameters
+        from forgetless.train.precision import raise_precision
 
         if self._model is None:
             self._methods = [build_method(METHODS.load, spec) for spec in self.job.config.methods]
             model: nn.Module = self.loaded.model
+            raise_precision(model, self._methods, dtype=self.job.config.training.dtype)
             context = replace(self.context, sequences=self.mixture, model=model)
             for method in self._methods:
                 model = method.prepare_model(model, context)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from forgetless.data.encoding import IGNORED, Encoded, encode_examples
+from forgetless.errors import RunError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from forgetless.data.examples import Example
-
-T = TypeVar("T")
 
 
 def encode_batches(
@@ -77,25 +78,52 @@ class BatchCycle:
     """Goes through batches without end, in a new order each round; where it stands is one number.
 
     Args:
-        batches: At least one, of any kind.
+        batches: At least one, as `pad_batch` makes them.
         seed: Seed of the orders.
     """
 
-    def __init__(self, batches: Sequence[T], seed: int) -> None:
+    def __init__(self, batches: Sequence[Mapping[str, Tensor]], seed: int) -> None:
         self.batches, self.seed = batches, seed
         self.num_drawn = 0
 
-    def next(self) -> Any:
+    def next(self) -> Mapping[str, Tensor]:
         """Returns the next batch; all processes that share seed and count draw the same one."""
         rounds, place = divmod(self.num_drawn, len(self.batches))
         self.num_drawn += 1
         order = np.random.default_rng([self.seed, rounds]).permutation(len(self.batches))
-        return self.batches[order[place]]
+        return self.batches[int(order[place])]
 
-    def state(self) -> int:
-        """Returns how many batches were drawn, which is all that a checkpoint has to keep."""
-        return self.num_drawn
+    @cached_property
+    def digest(self) -> Tensor:
+        """SHA-256 of the batches and the seed, (32,) uint8: equal where the same is drawn."""
+        import torch
 
-    def restore(self, state: int) -> None:
-        """Goes on as after `state` draws."""
-        self.num_drawn = int(state)
+        digest = hashlib.sha256(str(self.seed).encode())
+        for batch in self.batches:
+            for name in ("input_ids", "labels"):
+                digest.update(f"\n{name} {tuple(batch[name].shape)}:".encode() + batch[name].cpu().numpy().tobytes())
+        return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns what a checkpoint has to keep: how many batches were drawn, and of which."""
+        import torch
+
+        return {"num_drawn": torch.tensor(self.num_drawn), "digest": self.digest}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on as after the draws of `state`.
+
+        Args:
+            state: What `state_dict` gave.
+
+        Raises:
+            RunError: Those were draws from other batches.
+        """
+        import torch
+
+        if not torch.equal(state["digest"], self.digest):
+            raise RunError(
+                "the checkpoint's training drew from other examples of what is to be kept: give the same data and "
+                "seed, or start anew"
+            )
+        self.num_drawn = int(state["num_drawn"])

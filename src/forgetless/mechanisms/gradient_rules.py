@@ -108,7 +108,7 @@ def fold_uses(total: Tensor, uses: Sequence[Use], fold: Fold, num_sequences: int
             gradient = uses[0].of(sequence)
             for use in uses[1:]:
                 use.add_to(gradient, sequence)
-            _add_folded(total, gradient, fold)
+            add_folded(total, gradient, fold)
 
 
 def _fold_outer(total: Tensor, use: Outer, fold: Fold) -> None:
@@ -116,7 +116,7 @@ def _fold_outer(total: Tensor, use: Outer, fold: Fold) -> None:
     chunk = max(1, budget // total.numel())
     for left, right in zip(use.left.split(chunk), use.right.split(chunk), strict=True):
         if left.shape[0] == 1:
-            _add_folded(total, (left[0].mT @ right[0]).float(), fold)
+            add_folded(total, (left[0].mT @ right[0]).float(), fold)
         else:
             gradients = torch.bmm(left.mT, right).float()
             total += (gradients.square_() if fold == "square" else gradients.abs_()).sum(0)
@@ -129,7 +129,8 @@ def _fold_rows(total: Tensor, use: Rows, fold: Fold) -> None:
         total.index_add_(0, unique, gradient.square_() if fold == "square" else gradient.abs_())
 
 
-def _add_folded(total: Tensor, gradient: Tensor, fold: Fold) -> None:
+def add_folded(total: Tensor, gradient: Tensor, fold: Fold) -> None:
+    """Adds the square, or the absolute value, of one sequence's gradient, float32, to a total; it may be changed."""
     if fold == "square":
         total.addcmul_(gradient, gradient)
     else:

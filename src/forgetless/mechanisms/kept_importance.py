@@ -64,13 +64,20 @@ def estimate_kept_importance(
         ConfigError: The job has no tokenizer or no data to keep, or the earlier phase's file is of other weights.
         DataError: The earlier phase's file can't be read.
     """
+    wanted = measured_parameters(model)
+    whole = dict(model.named_parameters())
+    if any(not whole[key].is_floating_point() for key in wanted):
+        raise ConfigError(
+            f"method {name!r} needs gradients of the weights below the adapter, which quantised ones don't have: use "
+            "l2_sp, or lora on full weights"
+        )
     examples = _examples(context, data, num_sequences)
     if previous is None and context.earlier is not None:
         previous = context.earlier.file(f"{name}.safetensors")
     longest = min(context.max_tokens, num_positions(model))
     earlier = None if previous is None else load_fisher(previous)
     facts: list[Any] = [
-        *(kind, dtype, context.seed, longest, measured_parameters(model), BATCH_SIZE),
+        *(kind, dtype, context.seed, longest, wanted, BATCH_SIZE),
         *(fingerprint_weights(model), fingerprint_examples(examples)),
         None if previous is None else [hash_file(previous), decay],
     ]
@@ -114,7 +121,8 @@ def _known(path: Path, key: str) -> Importance | None:
 def _add_earlier(found: Importance, earlier: Importance, decay: float) -> None:
     if earlier.kind != found.kind:
         raise ConfigError(f"the earlier phase left importances of kind {earlier.kind!r}, not {found.kind!r}")
+    values = {base_name(name): value for name, value in earlier.items()}  # an estimate of one's own may have wrappers
     for name, value in found.items():
-        if name not in earlier or earlier[name].shape != value.shape:
+        if name not in values or values[name].shape != value.shape:
             raise ConfigError(f"the earlier phase left no importance of {name!r}: it tuned other weights than this one")
-        value += decay * earlier[name].to(value)
+        value += decay * values[name].to(value)

@@ -55,7 +55,9 @@ class QuadraticPenalty:
     def __init__(self, model: nn.Module, importance: Mapping[str, Tensor] | None = None, *, strength: float) -> None:
         self.strength = strength
         self._importance = None if importance is None else {base_name(k): v for k, v in importance.items()}
-        factors = {name for update in low_rank_updates(model) for name in (update.a, update.b)}
+        updates = low_rank_updates(model)
+        _refuse_sums(updates)
+        factors = {name for update in updates for name in (update.a, update.b)}
         self._anchor = {
             name if name in factors else base_name(name): parameter.detach().clone()
             for name, parameter in model.named_parameters()
@@ -85,6 +87,7 @@ class QuadraticPenalty:
         """Pairs the parameters with their anchors and importances, sharded as they are, and drops the rest."""
         parameters = dict(model.named_parameters())
         updates = low_rank_updates(model)
+        _refuse_sums(updates)
         factors = {name for update in updates for name in (update.a, update.b)}
         # What is frozen now may be trained later (half fine-tuning); below an adapter it never is.
         plain = [
@@ -144,6 +147,17 @@ class QuadraticPenalty:
                 "parameters first"
             )
         return values[name]
+
+
+def _refuse_sums(updates: Sequence[LowRank]) -> None:
+    """Raises `ConfigError` where several adapters change one weight: the penalty is of the sum of their changes."""
+    names = [update.name for update in updates]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"{names.count(name)} adapters of {base_name(name)!r} are trained at once, and the penalty is of what "
+                "they change together: train one (set_adapter), or leave out the methods that measure its change"
+            )
 
 
 def _mismatch(name: str, value: Tensor, shape: tuple[int, ...]) -> ConfigError:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from forgetless.errors import ConfigError, DataError
-from forgetless.mechanisms.gradient_rules import Fold, Use, fold_uses, is_covered, read_uses
+from forgetless.mechanisms.gradient_rules import Fold, Use, add_folded, fold_uses, is_covered, read_uses
 from forgetless.mechanisms.modes import eval_mode
 
 IGNORED = -100  # label of a position that is not supervised, as in transformers
@@ -102,20 +102,34 @@ def _add_batch(
 
 
 def _add_one_by_one(recorder: _Recorder, batch: Mapping[str, Tensor], gradient: Tensor, names: Sequence[str]) -> None:
-    """The plain loop, for the parameters that the batched pass can't cover."""
+    """The plain loop, for the parameters that the batched pass can't cover.
+
+    Each gradient is folded when it is complete, and a zero that takes no memory goes on in its place: those of all
+    experts would be as large as the experts.
+    """
     wanted = [recorder.parameters[name] for name in names]
+    num = gradient.shape[0]
+
+    def fold(name: str, value: Tensor) -> Tensor:
+        add_folded(recorder.totals[name], value.detach().float(), recorder.fold)
+        return value.new_zeros(()).expand_as(value)
+
     for parameter in wanted:
         parameter.requires_grad_(True)
-    with recorder.silent():
-        for row in range(gradient.shape[0]):
-            logits = _logits(recorder.model, {name: value[row : row + 1] for name, value in batch.items()})
-            found = torch.autograd.grad(logits, wanted, gradient[row : row + 1], allow_unused=True)
-            for name, value in zip(names, found, strict=True):
-                if value is not None:
-                    value = value.float()
-                    recorder.totals[name] += value.square() if recorder.fold == "square" else value.abs()
-    for parameter in wanted:
-        parameter.requires_grad_(False)
+    handles = [parameter.register_hook(partial(fold, name)) for name, parameter in zip(names, wanted, strict=True)]
+    try:
+        with recorder.silent():
+            for row in range(num):
+                # What all sequences share (positions) has one row.
+                own = {name: value[row : row + 1] if len(value) == num else value for name, value in batch.items()}
+                logits = _logits(recorder.model, own)
+                torch.autograd.grad(logits, wanted, gradient[row : row + 1], allow_unused=True)
+                del logits
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in wanted:
+            parameter.requires_grad_(False)
 
 
 def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -238,6 +252,9 @@ class _Recorder:
         return inputs.dim() >= 3 and inputs.shape[0] == self.shape[0] and self.shape[1] in inputs.shape[1:-1]
 
     def _on_gradient(self, module: nn.Module, wanted: Mapping[str, str], inputs: Tensor, gradient: Tensor) -> None:
+        if inputs.is_floating_point():  # a trainer's autocast may take in one precision and give another
+            precision = torch.promote_types(inputs.dtype, gradient.dtype)
+            inputs, gradient = inputs.to(precision), gradient.to(precision)
         with self.silent():
             uses = read_uses(module, list(wanted), inputs, gradient)
         for own, name in wanted.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -47,7 +48,7 @@ def low_rank_updates(model: nn.Module) -> list[LowRank]:
 
 
 def _updates_of(path: str, module: nn.Module) -> Iterator[LowRank]:
-    from peft.tuners.lora import Linear, LoraLayer
+    from peft.tuners.lora import LoraLayer
 
     if not isinstance(module, LoraLayer):
         return
@@ -55,19 +56,29 @@ def _updates_of(path: str, module: nn.Module) -> Iterator[LowRank]:
         trained = [n for n, p in module.named_parameters() if p.requires_grad and f".{adapter}" in n]
         if not trained:
             continue
-        if not isinstance(module, Linear) or getattr(module, "use_dora", {}).get(adapter):
+        if kind := _other_kind(module, adapter):
             raise ConfigError(
-                f"the adapter of {path!r} ({'DoRA' if isinstance(module, Linear) else type(module).__name__}) isn't "
-                "W + scale * B A: use variant lora or rslora on linear modules, or leave out the methods that "
-                "measure its change"
+                f"the adapter of {path!r} ({kind}) isn't W + scale * B A: use variant lora or rslora on linear "
+                "modules, or leave out the methods that measure its change"
             )
         yield LowRank(
             name=f"{path}.base_layer.weight",
             a=f"{path}.lora_A.{adapter}.weight",
             b=f"{path}.lora_B.{adapter}.weight",
             scale=float(module.scaling[adapter]),
-            is_transposed=bool(module.fan_in_fan_out),
+            is_transposed=bool(getattr(module, "fan_in_fan_out", False)),
         )
+
+
+def _other_kind(module: Any, adapter: str) -> str | None:
+    """Returns what an adapter is where it isn't a product of two matrices beside a linear module, quantised or not."""
+    from peft.tuners.lora.layer import ParamWrapper
+    from transformers.pytorch_utils import Conv1D
+
+    if getattr(module, "use_dora", {}).get(adapter):
+        return "DoRA"
+    is_linear = isinstance(module.get_base_layer(), nn.Linear | Conv1D) and not isinstance(module, ParamWrapper)
+    return None if is_linear and adapter in module.lora_A else type(module).__name__
 
 
 def measured_parameters(model: nn.Module) -> list[str]:

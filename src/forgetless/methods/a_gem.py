@@ -70,8 +70,6 @@ class AGEM(Method):
 
         if self.is_idle_:
             return
-        # In step with the optimizer, so that a resumed training draws what the uninterrupted one would.
-        self.batches_.restore(self.num_steps_)
         self.num_steps_ += 1
         trained = [p for p in model.parameters() if p.requires_grad and p.grad is not None]
         references = reference_gradients(model, trained, self.batches_.next())
@@ -92,10 +90,13 @@ class AGEM(Method):
     def state_dict(self) -> dict[str, Tensor]:
         import torch
 
-        return {"num_steps": torch.tensor(self.num_steps_), "num_projections": torch.tensor(self.num_projections_)}
+        counts = {"num_steps": torch.tensor(self.num_steps_), "num_projections": torch.tensor(self.num_projections_)}
+        return counts if self.is_idle_ else counts | self.batches_.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.num_steps_, self.num_projections_ = int(state["num_steps"]), int(state["num_projections"])
+        if not self.is_idle_:
+            self.batches_.load_state_dict(state)
 
 
 def reference_gradients(

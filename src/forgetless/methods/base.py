@@ -39,7 +39,9 @@ T = TypeVar("T")
 @dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
 def method_options(method: type[T]) -> type[T]:
     """Makes a class a dataclass whose fields are checked as they are stored; an unknown one is refused."""
-    return cast("type[T]", validated_dataclass(kw_only=True, config=ConfigDict(extra="forbid"))(method))
+    return cast(
+        "type[T]", validated_dataclass(kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(method)
+    )
 
 
 @dataclass(frozen=True)

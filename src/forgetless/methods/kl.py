@@ -67,6 +67,11 @@ class KLToBase(Method):
         """Raises `ConfigError` when there is neither general data nor a base that could write some."""
         if self.strength and self.data != "domain":
             check_kept(context, self.data, self.name)
+        if self.anchor == "start" and context.earlier is None:
+            raise ConfigError(
+                "method 'kl', option 'anchor': start is for sequences of phases; elsewhere the base is the model "
+                "without its adapter: merge an adapter that belongs to the start, and leave the option out"
+            )
         if self.anchor == "start" and context.earlier is not None and context.earlier.is_continued:
             raise ConfigError(
                 "method 'kl', option 'anchor': with sequence.carry continue, what stands behind the adapter is the "
@@ -149,14 +154,12 @@ class KLToBase(Method):
         return divergence(base, logits, left_out=supervised_targets(inputs["labels"]) if self.mask_target else None)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns how many kept batches were drawn."""
-        import torch
-
+        """Returns where it stands in the kept batches."""
         cycle = getattr(self, "cycle_", None)
-        return {} if cycle is None else {"num_drawn": torch.tensor(cycle.state())}
+        return {} if cycle is None else cycle.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on with the kept batches where a checkpoint left off."""
         cycle = getattr(self, "cycle_", None)
         if cycle is not None:
-            cycle.restore(int(state["num_drawn"]))
+            cycle.load_state_dict(state)

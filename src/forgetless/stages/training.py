@@ -102,6 +102,7 @@ def _fit(
     """Trains, saves the model, and returns what the manifest says of it."""
     from forgetless.data.encoding import encode_examples
     from forgetless.models import count_parameters, num_positions, save_model
+    from forgetless.train.precision import lower_precision, raise_precision
     from forgetless.train.trainer import remove_checkpoints, train_model
 
     config = job.config
@@ -111,6 +112,7 @@ def _fit(
     log = directory.path / "train.jsonl"
     monitor = open_monitor(job, mixture, context, log=log, reporter=reporter)  # while the base can still write
     model = loaded.model
+    kept = raise_precision(model, job.methods, dtype=config.training.dtype)
     for method in job.methods:
         model = method.prepare_model(model, context)
     trainable = count_parameters(model)[1]
@@ -131,6 +133,7 @@ def _fit(
         progress=progress,
         callbacks=[] if monitor is None else [monitor],
     )
+    trained = lower_precision(trained, kept)
     if config.merge and config.budget is None:  # with a budget the point is chosen first
         trained = merge_adapter(trained)
     save_model(trained, loaded.tokenizer, trained_directory(job, directory))

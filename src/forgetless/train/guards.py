@@ -59,6 +59,24 @@ def refuse_other_models(trainer: Trainer, methods: Sequence[Method]) -> None:
             )
 
 
+def refuse_replaced(trainer: Trainer, names: Iterable[str]) -> None:
+    """Refuses a trainer object on which a function was set that the hooks of methods would stand behind.
+
+    Args:
+        trainer: The trainer.
+        names: Functions of the trainer's class through which the hooks act.
+
+    Raises:
+        ConfigError: One of them is the object's own, which Python calls instead of the class's.
+    """
+    for name in names:
+        if name in vars(trainer):
+            raise ConfigError(
+                f"{name} was set on the trainer object itself, past which methods can't act: make a subclass of "
+                f"{type(trainer).__name__} that has it"
+            )
+
+
 def refuse_data_methods(methods: Sequence[Method]) -> None:
     """Refuses methods that change data, which a trainer that exists has encoded already.
 
@@ -113,12 +131,13 @@ def refuse_wrapped_model(trainer: Trainer, methods: Sequence[Method]) -> None:
         )
 
 
-def refuse_stale_optimizer(trainer: Trainer, model: nn.Module) -> None:
+def refuse_stale_optimizer(trainer: Trainer, model: nn.Module, *, before: Iterable[nn.Parameter] = ()) -> None:
     """Refuses an optimizer made before the methods changed what is trained.
 
     Args:
         trainer: The trainer.
         model: The model as the methods prepared it.
+        before: What was trainable before: an optimizer that leaves some of it out does so as its maker wants.
 
     Raises:
         ConfigError: The trainer carries an optimizer that lacks parameters that are to be trained.
@@ -126,6 +145,7 @@ def refuse_stale_optimizer(trainer: Trainer, model: nn.Module) -> None:
     if trainer.optimizer is None:
         return
     held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    held |= {id(parameter) for parameter in before}
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
     if missing:
         raise ConfigError(
@@ -148,6 +168,12 @@ def refuse_engine(trainer: Trainer, methods: Sequence[Method]) -> None:
     if names and trainer.is_deepspeed_enabled:
         raise ConfigError(
             f"DeepSpeed keeps gradients and weights to itself, which method {names[0]!r} changes: use FSDP 2 or DDP"
+        )
+    optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
+    if names and (optimizer.endswith("_layerwise") or "lomo" in optimizer):
+        raise ConfigError(
+            f"optim={optimizer!r} steps within the backward pass and leaves no gradients and no step to method "
+            f"{names[0]!r}: take an optimizer that steps after it"
         )
     plugin: Any = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if names and trainer.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) == 1:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_utils import has_length
 
 from forgetless.data.sources import GeneralData, as_examples
-from forgetless.errors import ConfigError, RunError
+from forgetless.errors import ConfigError, ForgetlessError, RunError
 from forgetless.mechanisms.shards import whole
 from forgetless.methods.base import HOOKS, Context, Method, refuse_conflicts
 from forgetless.models import num_positions
@@ -28,11 +27,14 @@ from forgetless.train.guards import (
     refuse_engine,
     refuse_other_models,
     refuse_other_types,
+    refuse_replaced,
     refuse_stale_optimizer,
     refuse_wrapped_model,
+    users_of,
 )
 from forgetless.train.penalties import PenaltyLog
 from forgetless.train.rows import rows_of
+from forgetless.train.states import digest_start, load_states, save_states
 from forgetless.train.weighting import AnsweredModel, MicroBatch, multiply_weights
 
 _HOLDER = "holder_"  # attribute of a method: the trainer that it has prepared the model of last
@@ -48,6 +50,7 @@ class _Protected(Trainer):
     is_first_of_step: bool  # of the micro-batch that comes next
     loss_was_asked: bool  # in the training step that is under way
     weights_are_used: bool  # seen once, in the loss
+    start: Tensor | None  # digest of the weights that methods were given; None where they took nothing of them
     finished_by: str | None
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -90,7 +93,7 @@ class _Protected(Trainer):
         else:
             answered = AnsweredModel(step, weights)
             result = self._own_loss(answered, inputs, return_outputs, num_items_in_batch)
-            if weights is not None and not self.weights_are_used:
+            if weights is not None and not self.weights_are_used and not self._is_compiled:
                 answered.refuse_unused(result[0] if return_outputs else result)
                 self.weights_are_used = True
         return (result[0] + penalty, result[1]) if return_outputs else result + penalty
@@ -143,8 +146,13 @@ class _Protected(Trainer):
     @property
     def _is_measured(self) -> bool:
         """Whether the optimizer step that is under way will be logged, so that its gradients are worth measuring."""
-        # Gradients of a part of the loss are out of reach under the last two.
-        return self._is_logged and not (self.is_fsdp_enabled or self._is_reentrant)
+        # Gradients of a part of the loss are out of reach under the last three.
+        return self._is_logged and not (self.is_fsdp_enabled or self._is_reentrant or self._is_compiled)
+
+    @property
+    def _is_compiled(self) -> bool:
+        """Whether the model is compiled: its graph is used up by the first backward pass."""
+        return bool(self.args.torch_compile) or hasattr(self.model_wrapped, "_orig_mod")
 
     @property
     def _is_logged(self) -> bool:
@@ -183,6 +191,11 @@ class _Protected(Trainer):
         scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
         model: Any = self.model
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if methods and not gradients:
+            raise ConfigError(
+                f"there are no gradients after the backward pass, which method {methods[0].name!r} changes: an "
+                "optimizer that steps within it has used them up; take one that steps after it"
+            )
         if scale != 1.0:
             torch._foreach_div_(gradients, scale)
         log, is_measured = self.penalties, self._is_measured
@@ -208,24 +221,13 @@ class _Protected(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Before the trainer's own files: a checkpoint that is cut off then lacks what tells that it is whole.
         directory = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        for method in self.methods:
-            tensors = {name: whole(tensor).contiguous() for name, tensor in method.state_dict().items()}
-            if tensors and self.args.should_save:
-                directory.mkdir(parents=True, exist_ok=True)
-                save_file(tensors, directory / _state_file(method))
+        save_states(directory, self.methods, self.start, is_writer=self.args.should_save)
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        for method in self.methods if checkpoint is not None else ():
-            path = Path(str(checkpoint)) / _state_file(method)
-            if path.is_file():
-                method.load_state_dict(load_file(path))
-            elif method.state_dict():
-                raise RunError(
-                    f"{checkpoint} keeps no state of method {method.name!r}, which was not in use when it was saved: "
-                    "start anew, or leave the method out"
-                )
+        if checkpoint is not None:
+            load_states(Path(checkpoint), self.methods, self.start)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         for method in self.methods:
@@ -246,29 +248,6 @@ class _Protected(Trainer):
         if model is not self.model:
             self.model = self.model_wrapped = self.callback_handler.model = model
         return result
-
-
-def reduce_token_losses(trainer: Trainer, losses: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-    """Reduces token losses to the loss of a micro-batch as the trainer would.
-
-    Args:
-        trainer: Whose settings count.
-        losses: Cross-entropy of each next token in nats, any shape.
-        labels: Labels of the micro-batch, (batch, tokens).
-        num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
-
-    Returns:
-        A scalar, in nats per supervised token.
-    """
-    if num_items is None:
-        return losses.sum() / (labels[:, 1:] != -100).sum().clamp(min=1)
-    loss = losses.sum() / torch.as_tensor(num_items, device=losses.device).clamp(min=1)
-    # The trainer counts the tokens of all processes, and their gradients are averaged.
-    return loss * trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else loss
-
-
-def _state_file(method: Method) -> str:
-    return f"forgetless_{method.name}.safetensors"
 
 
 class _Hooks(TrainerCallback):
@@ -314,15 +293,26 @@ def protect(
     model: Any = trainer.model
     held = {"the adapter"} if getattr(model, "peft_config", None) else set()
     refuse_conflicts(methods, held=held)
+    if not methods:
+        return attach(trainer, methods)
     context = context or _context(trainer, general)
     for method in methods:
         method.check(context)
+    start = digest_start(model) if users_of(methods, {"prepare_model"}) else None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for method in methods:
-        model = method.prepare_model(model, context)
-    refuse_stale_optimizer(trainer, model)
+        try:
+            model = method.prepare_model(model, context)
+        except ForgetlessError as error:
+            if model is trainer.model:
+                raise
+            raise type(error)(f"{error} (the model has an adapter meanwhile: load it anew to go on)") from error
+    refuse_stale_optimizer(trainer, model, before=trained)
     if model is not trainer.model:
         _replace_model(trainer, model)
-    return attach(trainer, methods, held=held)
+    attach(trainer, methods, held=held)
+    vars(trainer)["start"] = start
+    return trainer
 
 
 def _context(trainer: Trainer, general: GeneralData) -> Context:
@@ -363,6 +353,8 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
     """
     refuse_conflicts(methods, held=held)
     refuse_engine(trainer, methods)
+    if methods:
+        refuse_replaced(trainer, [name for name, value in vars(_Protected).items() if callable(value)])
     kind = type(trainer)
     protected: Any = trainer
     protected.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})
@@ -374,6 +366,7 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
     protected.loss_was_asked = False
     protected.weights_are_used = False
     protected.finished_by = None
+    protected.start = None
     for method in methods:
         vars(method)[_HOLDER] = weakref.ref(trainer)
     hooks = _Hooks(trainer, protected.users["after_step"])
@@ -393,9 +386,3 @@ def _penalty_log(trainer: Trainer, users: Mapping[str, Sequence[Method]]) -> Pen
     accelerator = trainer.accelerator
     # Where no method has a value there is none that says on which device processes talk.
     return PenaltyLog(names, graphs, average=lambda value: accelerator.reduce(value.to(accelerator.device), "mean"))
-
-
-def refuse_divergence(loss: float, step: int) -> None:
-    """Raises `RunError` when the loss is no longer a number."""
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise RunError(f"the training loss is {loss} at step {step}: lower training.learning_rate")

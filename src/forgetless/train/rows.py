@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, overload
 
+import torch
 from transformers import Trainer
 
 from forgetless.data.encoding import Encoded
@@ -28,7 +29,9 @@ class TrainerRows(Sequence[Encoded]):
             self._places = [(row, n) for row in range(len(dataset)) for n in range(len(self._sequences(row)))]
 
     def _batch(self, row: int) -> Any:
-        return self._collate([self._dataset[row]])
+        # A collator that draws (masks, say) takes nothing from what the training will draw.
+        with torch.random.fork_rng(devices=[]):
+            return self._collate([self._dataset[row]])
 
     def _sequences(self, row: int) -> list[Encoded]:
         batch = self._batch(row)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -25,7 +25,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from forgetless.data.encoding import IGNORED, Encoded
 from forgetless.errors import ConfigError, RunError
 from forgetless.quiet import quiet_transformers
-from forgetless.train.protection import attach, reduce_token_losses, refuse_divergence
+from forgetless.train.protection import attach
 from forgetless.train.weighting import AnsweredModel
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def train_model(
     dataset = Dataset.from_dict(
         {"input_ids": [s.input_ids for s in sequences], "labels": [s.labels for s in sequences]}
     )
+    kinds = {parameter: parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
     trainer: Any = AnswerTrainer(
         model=model,  # type: ignore[arg-type]
         args=arguments,
@@ -108,6 +109,8 @@ def train_model(
         processing_class=tokenizer,
         callbacks=[watcher, *callbacks],
     )
+    for parameter, kind in kinds.items():  # TRL rounds the adapter of a quantised model to bfloat16
+        parameter.data = parameter.data.to(kind)
     attach(trainer, methods)
     _drop_printers(trainer)
     resume = last_checkpoint(checkpoints)
@@ -204,7 +207,7 @@ class AnswerTrainer(SFTTrainer):
     ) -> Any:
         labels = inputs["labels"]
         if isinstance(model, AnsweredModel) and not return_outputs:
-            return reduce_token_losses(self, model.losses, labels, num_items_in_batch)
+            return _reduce_token_losses(self, model.losses, labels, num_items_in_batch)
         if return_outputs or labels.device.type != "cpu" or not _keeps_logits(self.model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         is_learned = (labels != IGNORED).any(0)
@@ -215,7 +218,26 @@ class AnswerTrainer(SFTTrainer):
         losses = nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), labels[:, first + 1 :].flatten(), reduction="none"
         )
-        return reduce_token_losses(self, losses, labels, num_items_in_batch)
+        return _reduce_token_losses(self, losses, labels, num_items_in_batch)
+
+
+def _reduce_token_losses(trainer: SFTTrainer, losses: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """Reduces token losses to the loss of a micro-batch as the trainer would.
+
+    Args:
+        trainer: Whose settings count.
+        losses: Cross-entropy of each next token in nats, any shape.
+        labels: Labels of the micro-batch, (batch, tokens).
+        num_items: Supervised tokens of the whole optimizer step; None = of this micro-batch.
+
+    Returns:
+        A scalar, in nats per supervised token.
+    """
+    if num_items is None:
+        return losses.sum() / (labels[:, 1:] != -100).sum().clamp(min=1)
+    loss = losses.sum() / torch.as_tensor(num_items, device=losses.device).clamp(min=1)
+    # The trainer counts the tokens of all processes, and their gradients are averaged.
+    return loss * trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else loss
 
 
 def _keeps_logits(model: Any) -> bool:
@@ -284,7 +306,7 @@ class _Watcher(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        refuse_divergence(float(logs["loss"]), state.global_step)
+        _refuse_divergence(float(logs["loss"]), state.global_step)
         step, mark = self._mark
         now = time.perf_counter()
         rate = (state.global_step - step) * self._tokens_per_step / max(now - mark, 1e-9)
@@ -314,3 +336,9 @@ def _step_of(line: str) -> float:
 
 def _finite(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(float(value)) else None
+
+
+def _refuse_divergence(loss: float, step: int) -> None:
+    """Raises `RunError` when the loss is no longer a number."""
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise RunError(f"the training loss is {loss} at step {step}: lower training.learning_rate")

@@ -12,7 +12,7 @@ import torch
 import forgetless.mechanisms.kept_importance as kept_importance
 from conftest import build_model
 from forgetless.errors import ConfigError, DataError
-from forgetless.mechanisms.fisher import load_fisher, save_fisher
+from forgetless.mechanisms.fisher import Importance, load_fisher, save_fisher
 from forgetless.mechanisms.kept_importance import estimate_kept_importance
 from language_models import wrap
 from training import context
@@ -102,3 +102,20 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     save_fisher({"a": torch.ones(1)}, tmp_path / "plain.safetensors")
     with pytest.raises(ConfigError, match="of kind 'unknown'"):
         estimate(previous=tmp_path / "plain.safetensors")
+
+
+def test_an_estimate_of_the_users_own_may_have_names_with_wrappers(tmp_path: Path) -> None:
+    alone = estimate(wrap(build_model()))
+    wrapped = {f"base_model.model.{name.replace('.weight', '.base_layer.weight')}": v for name, v in alone.items()}
+    save_fisher(Importance(wrapped, num_sequences=alone.num_sequences, kind=alone.kind), tmp_path / "own.safetensors")
+    both = estimate(wrap(build_model()), previous=tmp_path / "own.safetensors")
+    for name, value in alone.items():
+        assert torch.allclose(both[name], 2 * value)
+
+
+def test_weights_below_an_adapter_that_are_quantised_are_refused() -> None:
+    model = wrap(build_model())
+    layer = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj.base_layer")
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ConfigError, match=r"method 'ewc' needs gradients.*quantised ones don't have: use l2_sp"):
+        estimate(model)

@@ -214,3 +214,14 @@ def test_weights_in_double_precision_are_held_in_it() -> None:
     model.weight.grad = torch.zeros_like(model.weight)
     assert float(penalty.add_gradient(model)) == pytest.approx(0.75, abs=1e-12)
     assert model.weight.grad.tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_the_sum_of_two_adapters_is_refused() -> None:
+    from peft import LoraConfig
+
+    model = adapted()
+    model.add_adapter("second", LoraConfig(r=2, target_modules=["q_proj"]))
+    QuadraticPenalty(model, strength=1.0)
+    model.base_model.set_adapter(["default", "second"])
+    with pytest.raises(ConfigError, match=r"2 adapters of 'model\.layers\.0\.self_attn\.q_proj\.weight' are trained"):
+        QuadraticPenalty(model, strength=1.0)

@@ -134,3 +134,58 @@ def test_a_model_whose_parts_are_all_frozen_but_late_ones_starts_its_graph_there
     assert len(found) == len(list(wanted.parameters()))
     expected = plain_fisher(build("llama"), padded_batch())
     assert relative_error(found, {name: expected[name] for name in found}) < 1e-5
+
+
+def test_positions_that_all_sequences_share_are_kept_in_the_loop() -> None:
+    model, batch = build("mixtral"), padded_batch()
+    alone = estimate_fisher(model, [batch], labels="empirical")
+    assert LOOPED
+    shared = estimate_fisher(model, [batch | {"position_ids": torch.arange(12)[None]}], labels="empirical")
+    assert relative_error(shared, alone) < 1e-5
+
+
+def test_gradients_of_the_loop_are_not_kept_beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("mixtral")
+    grad = torch.autograd.grad
+    kept: list[int] = []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        found = grad(*args, **kwargs)
+        if not any(torch._C._functorch.is_functorch_wrapped_tensor(value) for value in found):
+            kept.extend(value.untyped_storage().nbytes() for value in found if value is not None)
+        return found
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    estimate_fisher(model, [padded_batch()], labels="empirical")
+    assert LOOPED
+    assert len(kept) >= 3 * len(LOOPED)
+    assert max(kept) <= 8  # a zero in place of each
+
+
+def test_hooks_of_the_users_own_are_not_asked_and_gradients_stay() -> None:
+    model = build("mixtral")
+    parameter = next(p for name, p in model.named_parameters() if "experts" in name)
+    parameter.grad = torch.ones_like(parameter)
+    calls: list[Any] = []
+    handle = parameter.register_post_accumulate_grad_hook(calls.append)
+    estimate_fisher(model, [padded_batch()], labels="empirical")
+    handle.remove()
+    assert calls == []
+    assert torch.equal(parameter.grad, torch.ones_like(parameter))
+
+
+def test_a_model_that_computes_in_another_precision_than_its_weights_is_taken() -> None:
+    """As a trainer leaves it that has evaluated under bf16: its forward pass runs under autocast."""
+    model: Any = build("llama")
+    exact = estimate_fisher(model, [padded_batch()], labels="empirical")
+    forward = model.forward
+
+    def lowered(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            output = forward(*args, **kwargs)
+        output.logits = output.logits.float()
+        return output
+
+    model.forward = lowered
+    near = estimate_fisher(model, [padded_batch()], labels="empirical")
+    assert relative_error(near, exact) < 0.05

@@ -29,6 +29,8 @@ def test_options_are_stored() -> None:
         ({"lora": {"rnak": 4}}, "no option 'rnak'; did you mean 'rank'"),
         ({"lora": {"rank": 0}}, "option 'rank'.*greater than or equal to 1, not 0"),
         ({"replay": {"share": 1.0}}, "option 'share'.*less than 1"),
+        ({"l2_sp": {"strength": float("inf")}}, "option 'strength'.*finite number"),
+        ({"ewc": {"strength": float("nan")}}, "option 'strength'.*finite number"),
         ({"lora": 16}, "must be a mapping"),
         ({"lora": {}, "replay": {}}, "a name, or one name with its options"),
     ],

@@ -175,3 +175,5 @@ def test_refusals() -> None:
         prepared(build_model(), reference="adapter")
     with pytest.raises(ConfigError, match="switch packing off"):
         KLToBase(data="domain").prepare_model(build_model(), context())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="start is for sequences"):
+        KLToBase(anchor="start", data="domain").check(Context())

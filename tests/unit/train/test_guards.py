@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import build_model
-from forgetless import LoRA, Replay, protect
+from forgetless import L2SP, LoRA, Replay, protect
 from forgetless.errors import ConfigError
 from forgetless.methods import METHODS
 from forgetless.methods.base import Method
@@ -160,3 +160,35 @@ def test_an_optimizer_over_other_weights_is_refused(tmp_path: Path) -> None:
         protect(plain_trainer(tmp_path, model=model, options={"optimizers": (optimizer, None)}), [Gate()])
     options = {"optimizer_cls_and_kwargs": (torch.optim.SGD, {"lr": 1e-2})}
     trained(protect(plain_trainer(tmp_path, options=options), [LoRA(rank=2)]))
+
+
+def test_an_optimizer_that_leaves_weights_out_on_purpose_is_taken(tmp_path: Path) -> None:
+    model: Any = build_model()
+    optimizer = torch.optim.SGD(model.lm_head.parameters(), lr=1e-2)
+    trainer = plain_trainer(tmp_path, model=model, options={"optimizers": (optimizer, None)})
+    trained(protect(trainer, [L2SP()]))
+
+
+def test_optimizers_that_step_within_the_backward_pass_are_refused(tmp_path: Path) -> None:
+    trainer = plain_trainer(tmp_path)
+    for name in ("galore_adamw_layerwise", "lomo", "adalomo"):
+        trainer.args.optim = name
+        assert "steps within the backward pass" in refusal(trainer, [L2SP()])
+        protect(plain_trainer(tmp_path), [Pull()])
+
+
+def test_gradients_that_are_used_up_are_missed_at_the_first_step(tmp_path: Path) -> None:
+    trainer = protect(plain_trainer(tmp_path), [L2SP()])
+    model: Any = trainer.model
+    for parameter in model.parameters():  # the tutorial's "optimizer step in backward"
+        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    with pytest.raises(ConfigError, match="no gradients after the backward pass, which method 'l2_sp' changes"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("name", ["training_step", "compute_loss", "log", "create_optimizer", "train"])
+def test_a_function_that_was_set_on_the_trainer_itself_is_refused(name: str, tmp_path: Path) -> None:
+    trainer = plain_trainer(tmp_path)
+    setattr(trainer, name, getattr(trainer, name))
+    assert f"{name} was set on the trainer object itself" in refusal(trainer, [Pull()])
+    protect(trainer, [])

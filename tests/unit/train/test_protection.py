@@ -11,14 +11,17 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import build_model
-from forgetless import LoRA, protect
+from forgetless import L2SP, LoRA, protect
 from forgetless.errors import ConfigError, RunError
 from forgetless.methods.base import Method
+from forgetless.quiet import quiet_transformers
+from forgetless.train.states import digest_start
 from trainers import (
     ClosedPull,
     Pull,
     Shrink,
     Watching,
+    Weighing,
     every_hook,
     largest_difference,
     logged,
@@ -321,3 +324,61 @@ def test_a_trainer_that_says_how_its_loss_is_scaled_is_believed(is_scaled: bool,
     trained(plain)
     task = logged(plain, "loss")[0]
     assert logged(trainer, "loss")[0] == pytest.approx(task + logged(trainer, "penalty/pull")[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("methods", [lambda: [L2SP()], lambda: [LoRA(rank=2), L2SP()]])
+def test_a_training_that_began_at_other_weights_is_not_gone_on_with(methods: Any, tmp_path: Path) -> None:
+    """The model of the checkpoint, say, which a script loads by mistake: penalties would hold to that one."""
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    weights = trained(protect(plain_trainer(tmp_path, **options), methods()))
+    last: Any = {"resume_from_checkpoint": str(tmp_path / "checkpoint-2")}
+    assert are_equal(trained(protect(plain_trainer(tmp_path, **options), methods()), **last), weights)
+    other: Any = build_model()
+    with torch.no_grad():
+        other.lm_head.weight[0, 0] += 1e-3
+    with pytest.raises(RunError, match="began at other weights"):
+        protect(plain_trainer(tmp_path, model=other, **options), methods()).train(**last)
+
+
+def test_the_digest_of_the_start_is_of_what_an_adapter_does() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    fresh: list[Any] = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        with quiet_transformers():
+            base: Any = build_model()
+            fresh.append(get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"])))
+    assert torch.equal(digest_start(fresh[0]), digest_start(fresh[1]))
+    with torch.no_grad():
+        next(p for name, p in fresh[1].named_parameters() if "lora_B" in name).normal_()
+    assert not torch.equal(digest_start(fresh[0]), digest_start(fresh[1]))
+
+
+class Broken(Method):
+    """Fails where it prepares the model."""
+
+    name = "broken"
+    title = "For tests"
+    paper = "https://example.org"
+
+    def prepare_model(self, model: Any, context: Any) -> Any:
+        raise RunError("the disk is full")
+
+
+def test_a_failure_behind_an_adapter_says_that_it_is_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^the disk is full$"):
+        protect(plain_trainer(tmp_path), [Broken()])
+    with pytest.raises(RunError, match=r"the disk is full \(the model has an adapter meanwhile: load it anew"):
+        protect(plain_trainer(tmp_path), [LoRA(rank=2), Broken()])
+
+
+def test_a_compiled_model_trains_alike_and_measures_no_shares(tmp_path: Path) -> None:
+    compiled: Any = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
+    trainers = [protect(plain_trainer(tmp_path), [Pull(), Weighing()])]
+    trainers += [protect(plain_trainer(tmp_path, **compiled), [Pull(), Weighing()])]
+    plain, other = (trained(trainer) for trainer in trainers)
+    names = [name.replace("_orig_mod.", "") for name in other]
+    assert max(float((plain[a] - b).abs().max()) for a, b in zip(names, other.values(), strict=True)) < 1e-4
+    assert len(logged(trainers[1], "penalty/pull")) == 2
+    assert not any("share/pull" in record for record in trainers[1].state.log_history)

@@ -64,3 +64,20 @@ def test_streams_and_collators_that_make_no_labels_give_no_rows(tmp_path: Path) 
     empty = encoded_rows().select([])
     assert rows_of(plain_trainer(tmp_path, options={"train_dataset": empty})) == ()
     assert rows_of(plain_trainer(tmp_path, options={"train_dataset": None})) == ()
+
+
+def test_a_collator_that_draws_takes_nothing_from_the_training(tmp_path: Path) -> None:
+    from transformers import DataCollatorForSeq2Seq
+
+    from conftest import build_tokenizer
+
+    tokenizer: Any = build_tokenizer()
+    pad = DataCollatorForSeq2Seq(tokenizer)
+
+    def drawing(rows: Any) -> Any:
+        return pad(rows) | {"noise": torch.rand(1)}
+
+    trainer = plain_trainer(tmp_path, options={"data_collator": drawing})
+    before = torch.get_rng_state()
+    assert len(rows_of(trainer)) == len(mixture([]))
+    assert torch.equal(torch.get_rng_state(), before)
