@@ -51,6 +51,11 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
             adapted: nn.Module = get_peft_model(model, config)
         except (ValueError, re.error) as error:  # target modules may be a regular expression
             raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
+    if not any(parameter.requires_grad for parameter in adapted.parameters()):
+        raise ConfigError(
+            f"method {method!r} cannot be put on this model: none of its modules is of a kind that the adapter knows "
+            "(GPT-2's Conv1D, say, is none for osf): use lora"
+        )
     assert_base_frozen(adapted)
     return adapted
 

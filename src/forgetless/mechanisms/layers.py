@@ -24,12 +24,14 @@ class Layers:
         num: How many there are.
         embeddings: Names of the modules that turn tokens and positions into vectors.
         is_tied: Whether the output layer shares the weights of the input embedding.
+        head: Name of the output layer; None where the model has none.
     """
 
     path: str
     num: int
     embeddings: tuple[str, ...]
     is_tied: bool
+    head: str | None = None
 
     def depth(self, name: str) -> int:
         """Returns how deep a parameter or module lies, by its name.
@@ -42,6 +44,8 @@ class Layers:
         """
         if name.startswith(f"{self.path}."):
             return int(name[len(self.path) + 1 :].partition(".")[0]) + 1
+        if self.head is not None and f"{name}.".startswith(f"{self.head}."):
+            return self.num + 1  # whatever it's called (embed_out); a tied one goes by the embedding's name
         is_embedding = any(name == place or name.startswith(f"{place}.") for place in self.embeddings)
         # Norms and projections that belong to the embedding carry its name (word_embeddings_layernorm, ...).
         return 0 if is_embedding or "embed" in name else self.num + 1
@@ -59,10 +63,12 @@ def find_layers(model: nn.Module) -> Layers:
         Where the layers are.
 
     Raises:
-        ConfigError: The model holds no list of layers.
+        ConfigError: The model holds no list of layers, or two stacks of them.
     """
     from torch import nn
 
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise ConfigError(f"{type(model).__name__} has two stacks of layers, so that none is the bottom one")
     sizes: dict[str, int] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) and not any(name.startswith(f"{path}.") for path in sizes):
@@ -78,7 +84,8 @@ def find_layers(model: nn.Module) -> Layers:
     ]
     head = _ask(model, "get_output_embeddings")
     is_tied = head is not None and source is not None and head.weight is source.weight
-    return Layers(path, len(model.get_submodule(path)), tuple(embeddings), is_tied)  # type: ignore[arg-type]
+    place = next((name for name, module in model.named_modules() if module is head), None)
+    return Layers(path, len(model.get_submodule(path)), tuple(embeddings), is_tied, place)  # type: ignore[arg-type]
 
 
 def _ask(model: Any, method: str) -> Any:

@@ -212,6 +212,8 @@ class Reference:
         input_ids, labels = inputs["input_ids"].cpu(), inputs["labels"].cpu()
         places = []
         for row in rows_of(inputs):
+            if row.start and labels[row.index, row.start] != -100:
+                return None  # the token before it, of another sequence or of padding, is learned from too
             if not (labels[row.index, row.start + 1 : row.stop] != -100).any():
                 continue
             place = self._places.get(row_key(row, input_ids, labels))

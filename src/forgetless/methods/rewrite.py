@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -66,7 +66,7 @@ class Rewrite(Method):
             return mixture
         if context.writer is None:
             raise ConfigError(_NO_WRITER)
-        asked = self._choose(mixture, context.seed)
+        asked = self._choose(mixture, context)
         texts = context.writer.write(
             [_prompt(example) for example in asked.values()],
             max_tokens=self.max_tokens,
@@ -87,13 +87,24 @@ class Rewrite(Method):
         context.notes.append(self._summary(len(mixture)))
         return rewritten
 
-    def _choose(self, mixture: Sequence[Example], seed: int) -> dict[int, Example]:
+    def _choose(self, mixture: Sequence[Example], context: Context) -> dict[int, Example]:
         """Returns the examples to rewrite, by index: a seeded draw of the share, those left out that can't be."""
         import numpy as np
 
-        order = np.random.default_rng(seed).permutation(len(mixture))[: round(self.share * len(mixture))]
+        order = np.random.default_rng(context.seed).permutation(len(mixture))[: round(self.share * len(mixture))]
         chosen = {int(index): mixture[index] for index in sorted(order)}
-        return {index: example for index, example in chosen.items() if _is_rewritable(example)}
+        chosen = {index: example for index, example in chosen.items() if _is_rewritable(example)}
+        return {
+            index: example for index, example in chosen.items() if not self._is_too_long(example, context.tokenizer)
+        }
+
+    def _is_too_long(self, example: Example, tokenizer: Any) -> bool:
+        """Whether the shortest rewrite that would be taken has more tokens than may be written."""
+        if tokenizer is None or self.facts == "paper":
+            return False
+        from forgetless.data.encoding import tokenize
+
+        return SHORTEST_TIMES * len(tokenize(example.answer_text, tokenizer)) > self.max_tokens
 
     def _refuse(self, example: Example, text: Text) -> str | None:
         """Returns why a rewrite is refused, None when it becomes the target."""

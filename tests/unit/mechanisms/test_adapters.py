@@ -12,6 +12,7 @@ from conftest import build_model
 from forgetless.errors import ConfigError
 from forgetless.mechanisms.adapters import add_adapter, assert_base_frozen, is_base_behind_adapter, merge_adapter
 from forgetless.quiet import quiet_transformers
+from language_models import build
 
 
 def wrap(**options: Any) -> Any:
@@ -121,3 +122,9 @@ def test_an_adapter_is_merged_into_full_weights_only() -> None:
     quantised.hf_quantizer = object()
     with pytest.raises(ConfigError, match="without loss"):
         merge_adapter(quantised)
+
+
+def test_a_model_without_modules_that_the_adapter_knows_is_refused() -> None:
+    """OSF splits linear modules, and GPT-2's are of another class."""
+    with pytest.raises(ConfigError, match=r"method 'osf' cannot be put on this model: none of its modules"):
+        add_adapter(build("gpt2"), OSFConfig(effective_rank=0.5, target_modules="all-linear"), method="osf", seed=0)

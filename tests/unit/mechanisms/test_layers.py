@@ -98,3 +98,21 @@ def test_experts_and_smaller_towers_are_not_taken_for_the_layers() -> None:
 def test_a_model_without_layers_is_refused() -> None:
     with pytest.raises(ConfigError, match="Linear holds no list of layers"):
         find_layers(torch.nn.Linear(2, 2))
+
+
+def test_an_output_layer_that_is_called_an_embedding_is_on_top() -> None:
+    model: Any = build_model()
+    model.embed_out = model.lm_head
+    del model.lm_head
+    model.get_output_embeddings = lambda: model.embed_out
+    found = depths(model)
+    assert found["model.embed_tokens.weight"] == 0
+    assert found["embed_out.weight"] == found["model.norm.weight"] == 3
+
+
+def test_two_stacks_have_no_bottom() -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    model = T5ForConditionalGeneration(T5Config(vocab_size=16, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    with pytest.raises(ConfigError, match="two stacks of layers"):
+        find_layers(model)

@@ -200,3 +200,19 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "reference").write_text("a file where the directory should be")
     with pytest.raises(RunError, match="cannot be kept in"):
         Reference(directory=tmp_path).ask(build_model(), mixture([]), padding=PADDING)  # type: ignore[arg-type]
+
+
+def test_a_packed_sequence_whose_first_token_is_learned_is_asked_about_behind_the_adapter() -> None:
+    """A collator of one's own may leave the boundary in, where the base was never asked."""
+    one, other = mixture([])[:2]
+    kept = Reference()
+    kept.ask(build_model(), [one, other], padding=PADDING)  # type: ignore[arg-type]
+    inputs = {
+        "input_ids": torch.tensor([one.input_ids + other.input_ids]),
+        "labels": torch.tensor([one.labels + other.input_ids[:1] + other.labels[1:]]),
+        "position_ids": torch.tensor([[*range(len(one.input_ids)), *range(len(other.input_ids))]]),
+    }
+    with pytest.raises(ConfigError, match="switch packing off"):
+        kept.token_losses(build_model(), inputs)  # type: ignore[arg-type]
+    adapted = LoRA(rank=2).prepare_model(build_model(), context())  # type: ignore[arg-type]
+    assert kept.token_losses(adapted, inputs)[0, len(one.input_ids) - 1] > 0

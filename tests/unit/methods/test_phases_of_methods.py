@@ -137,3 +137,10 @@ def test_earlier_examples_are_drawn_in_equal_parts() -> None:
     assert [example.metadata["phase"] for example in kept] == ["one", "one", "two"]
     assert kept_examples(replace(job, earlier=Earlier()), "earlier", 4) == []
     assert kept_examples(job, "general", 4) != kept
+
+
+def test_behind_the_adapter_of_a_later_phase_is_not_the_base() -> None:
+    with pytest.raises(ConfigError, match="from the second phase on"):
+        KLToBase(reference="adapter").check(in_phase())
+    KLToBase(reference="adapter").check(in_phase(is_continued=True))
+    KLToBase(reference="adapter", anchor="start").check(in_phase())

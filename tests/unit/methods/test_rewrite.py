@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from conftest import build_tokenizer
 from forgetless.data.examples import Example, Message
 from forgetless.errors import ConfigError
 from forgetless.mechanisms.writer import Text
@@ -110,3 +111,13 @@ def test_without_a_base_that_writes_it_is_refused() -> None:
         Rewrite().prepare_data(DOMAIN, Context(can_write=True))
     Rewrite().check(Context(can_write=True))
     Rewrite(share=0).check(Context())
+
+
+def test_what_no_allowed_rewrite_could_hold_is_not_asked_for() -> None:
+    long, short = chat("What is it?", "water " * 200), chat("What is it?", "Water is it.")
+    context = replace(job(lambda asked, _: "It is water."), tokenizer=build_tokenizer())
+    method = Rewrite(max_tokens=60)
+    method.prepare_data([long, short], context)
+    assert method.num_asked_ == 1
+    Rewrite(max_tokens=60, facts="paper").prepare_data([long], context)
+    assert len(context.writer.asked) == 2  # type: ignore[union-attr]
