@@ -63,7 +63,8 @@ def estimate_fisher(
         batches: Mappings with `input_ids`, `labels` and, where sequences are padded, `attention_mask`: (batch, tokens)
             each; supervised is what has a label other than -100. A row is one sequence. What the model is to *keep*.
         labels: `sampled` from the model, which makes it the Fisher; `empirical` takes the data's own, which doesn't.
-        seed: Of the drawn labels; which ones a sequence gets depends on its content and nothing else.
+        seed: Of the drawn labels; which ones a sequence gets depends on its content and nothing else. A sequence that
+            comes again gets labels of its own: `batches * 4` is the mean over four draws, which is less noisy.
         dtype: Of what is returned: float32 or bfloat16. Sums are always float32.
         parameters: Names of the parameters, frozen ones too; by default those that are trained, where for LoRA the
             frozen weight stands that A and B change (at B = 0 the gradient of A is zero: its Fisher protects nothing).

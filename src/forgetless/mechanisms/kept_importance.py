@@ -38,6 +38,7 @@ def estimate_kept_importance(
     data: KeptOrEarlier,
     num_sequences: int,
     dtype: Literal["float32", "bfloat16"],
+    num_draws: int = 1,
     previous: Path | None = None,
     decay: float = 1.0,
 ) -> Importance:
@@ -54,6 +55,7 @@ def estimate_kept_importance(
         data: Where the data to keep comes from.
         num_sequences: How many sequences at most.
         dtype: In which precision the result is kept.
+        num_draws: Labels that are drawn for each sequence, where they are `sampled`.
         previous: What an earlier phase has left: its `NAME.safetensors`. In a sequence that is found.
         decay: What the earlier phase's importances are multiplied by.
 
@@ -77,7 +79,7 @@ def estimate_kept_importance(
     longest = min(context.max_tokens, num_positions(model))
     earlier = None if previous is None else load_fisher(previous)
     facts: list[Any] = [
-        *(kind, dtype, context.seed, longest, wanted, BATCH_SIZE),
+        *(kind, dtype, context.seed, longest, wanted, BATCH_SIZE, num_draws),
         *(fingerprint_weights(model), fingerprint_examples(examples)),
         None if previous is None else [hash_file(previous), decay],
     ]
@@ -89,9 +91,11 @@ def estimate_kept_importance(
     batches = encode_batches(examples, context.tokenizer, max_tokens=longest, batch_size=BATCH_SIZE, device=device)
     options: dict[str, Any] = {} if kind == "mas" else {"labels": kind, "seed": context.seed}
     estimate = estimate_sensitivity if kind == "mas" else estimate_fisher
-    found = estimate(model, batches, **options)
+    found = estimate(model, batches * num_draws, **options)  # a sequence that comes again gets labels of its own
     found = Importance(
-        {base_name(key): value for key, value in found.items()}, num_sequences=found.num_sequences, kind=found.kind
+        {base_name(key): value for key, value in found.items()},
+        num_sequences=found.num_sequences // num_draws,
+        kind=found.kind,
     )
     if earlier is not None:
         _add_earlier(found, earlier, decay)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from forgetless.errors import ConfigError
 from forgetless.mechanisms.kept import KeptOrEarlier, check_kept, is_first_of_earlier
 from forgetless.methods.base import Context, Method, method_options
 
@@ -44,6 +45,9 @@ class EWC(Method):
     labels: Literal["sampled", "empirical"] = Field(
         default="sampled", description="Draw labels from the model (the Fisher), or take the data's own."
     )
+    num_draws: int = Field(
+        default=1, ge=1, description="Labels drawn for each sequence: more make F less noisy, each is a pass more."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Precision that F is kept in.")
     data: KeptOrEarlier = Field(
         default="auto",
@@ -58,6 +62,8 @@ class EWC(Method):
     )
 
     def check(self, context: Context) -> None:
+        if self.num_draws > 1 and self.labels == "empirical":
+            raise ConfigError("method 'ewc': the data's own labels aren't drawn: leave num_draws out, or labels")
         if self.strength:
             check_kept(context, self.data, self.name)
 
@@ -81,6 +87,7 @@ class EWC(Method):
                 data=self.data,
                 num_sequences=self.num_sequences,
                 dtype=self.dtype,
+                num_draws=self.num_draws,
                 previous=None if self.previous is None else Path(self.previous),
                 decay=self.gamma,
             )

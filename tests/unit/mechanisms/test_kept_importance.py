@@ -26,8 +26,8 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def estimate(model: Any = None, directory: Path | None = None, **options: Any) -> Any:
-    job = replace(context(), directory=directory)
+def estimate(model: Any = None, directory: Path | None = None, *, seed: int = 0, **options: Any) -> Any:
+    job = replace(context(), directory=directory, seed=seed)
     model = model or build_model()
     return estimate_kept_importance(model, job, **{**OPTIONS, **options})
 
@@ -119,3 +119,11 @@ def test_weights_below_an_adapter_that_are_quantised_are_refused() -> None:
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
     with pytest.raises(ConfigError, match=r"method 'ewc' needs gradients.*quantised ones don't have: use l2_sp"):
         estimate(model)
+
+
+def test_more_draws_are_less_noisy() -> None:
+    one, many = estimate(), estimate(num_draws=40)
+    assert many.num_sequences == one.num_sequences
+    first, second = (estimate(seed=seed, num_draws=40)["lm_head.weight"] for seed in (1, 2))
+    single, other = (estimate(seed=seed)["lm_head.weight"] for seed in (1, 2))
+    assert (first - second).norm() < (single - other).norm() / 3  # 1 / sqrt(40) is 1 / 6
