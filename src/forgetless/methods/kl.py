@@ -100,7 +100,7 @@ class KLToBase(Method):
         from forgetless.data.encoding import encode_examples
         from forgetless.mechanisms.adapters import is_base_behind_adapter
         from forgetless.mechanisms.batches import BatchCycle, pad_batch
-        from forgetless.mechanisms.reference import Reference, refuse_unknown
+        from forgetless.mechanisms.reference import Reference
 
         self.is_idle_ = not self.strength
         if self.is_idle_:
@@ -129,7 +129,11 @@ class KLToBase(Method):
             )
         if self.reference == "cache" or not is_base_behind_adapter(model):
             if not sequences:
-                refuse_unknown(model)
+                raise ConfigError(
+                    "method 'kl' with data domain asks the base about the training rows beforehand, and there are none "
+                    "that can be read by number (a stream, preferences): give rows with input_ids and labels, "
+                    "take general data, or train an adapter, behind which the base can still be asked"
+                )
             self.reference_.ask(model, sequences, padding=padding)
         return model
 

@@ -173,7 +173,7 @@ def test_refusals() -> None:
     KLToBase(data="domain").check(Context())
     with pytest.raises(ConfigError, match="put an adapter"):
         prepared(build_model(), reference="adapter")
-    with pytest.raises(ConfigError, match="switch packing off"):
+    with pytest.raises(ConfigError, match="asks the base about the training rows beforehand"):
         KLToBase(data="domain").prepare_model(build_model(), context())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="start is for sequences"):
         KLToBase(anchor="start", data="domain").check(Context())
