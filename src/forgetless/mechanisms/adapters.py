@@ -45,6 +45,7 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         raise ConfigError(f"the model carries an adapter already: merge it first, or drop method {method!r}")
     if not hasattr(model, "prepare_inputs_for_generation"):
         config.task_type = None  # PEFT's wrapper of a causal model wants one that generates
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(seed)
         try:
@@ -52,6 +53,9 @@ def add_adapter(model: nn.Module, config: Any, *, method: str, seed: int) -> nn.
         except (ValueError, re.error) as error:  # target modules may be a regular expression
             raise ConfigError(f"method {method!r} cannot be put on this model: {error}") from None
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
+        for parameter in trained:  # nothing else was changed
+            parameter.requires_grad_(True)
+        vars(model).pop("peft_config", None)
         raise ConfigError(
             f"method {method!r} cannot be put on this model: none of its modules is of a kind that the adapter knows "
             "(GPT-2's Conv1D, say, is none for osf): use lora"

@@ -121,9 +121,9 @@ class BatchCycle:
         """
         import torch
 
-        if not torch.equal(state["digest"], self.digest):
+        if "digest" not in state or not torch.equal(state["digest"], self.digest):
             raise RunError(
-                "the checkpoint's training drew from other examples of what is to be kept: give the same data and "
-                "seed, or start anew"
+                "the checkpoint's training drew from other examples of what is to be kept, or from none: give the same "
+                "data, seed and options, or start anew"
             )
         self.num_drawn = int(state["num_drawn"])

@@ -130,11 +130,11 @@ def _fold_rows(total: Tensor, use: Rows, fold: Fold) -> None:
 
 
 def add_folded(total: Tensor, gradient: Tensor, fold: Fold) -> None:
-    """Adds the square, or the absolute value, of one sequence's gradient, float32, to a total; it may be changed."""
+    """Adds the square, or the absolute value, of one sequence's gradient, float32, to a total."""
     if fold == "square":
         total.addcmul_(gradient, gradient)
     else:
-        total += gradient.abs_()
+        total += gradient.abs()
 
 
 def is_covered(module: nn.Module, name: str) -> bool:

@@ -227,8 +227,9 @@ def refuse_unknown(model: nn.Module) -> None:
     """Raises `ConfigError` where the base can't be asked about a sequence that it wasn't asked about beforehand."""
     if not is_base_behind_adapter(model):
         raise ConfigError(
-            "a training sequence is not one that the base was asked about before training: switch packing off and give "
-            "the trainer rows with input_ids and labels, or train an adapter, behind which the base can still be asked"
+            "a training sequence is not one that the base was asked about before training: switch packing off, give "
+            "the trainer rows with input_ids and labels (-100 for the first token, where a row is padded on the left), "
+            "or train an adapter, behind which the base can still be asked"
         )
 
 

@@ -72,11 +72,12 @@ class KLToBase(Method):
                 "method 'kl', option 'anchor': start is for sequences of phases; elsewhere the base is the model "
                 "without its adapter: merge an adapter that belongs to the start, and leave the option out"
             )
-        is_carried_by_weights = context.earlier is not None and not context.earlier.is_continued
-        if self.reference == "adapter" and self.anchor == "base" and is_carried_by_weights:
+        earlier = context.earlier
+        is_on_tuned = earlier is not None and bool(earlier.phases) and not earlier.is_continued
+        if self.reference == "adapter" and self.anchor == "base" and is_on_tuned:
             raise ConfigError(
-                "method 'kl', option 'reference': from the second phase on what stands behind the adapter isn't the "
-                "base: set cache or auto, or anchor start"
+                "method 'kl', option 'reference': in a later phase what stands behind the adapter isn't the base: set "
+                "cache or auto, or anchor start"
             )
         if self.anchor == "start" and context.earlier is not None and context.earlier.is_continued:
             raise ConfigError(

@@ -60,7 +60,7 @@ class Rewrite(Method):
 
     def prepare_data(self, mixture: Sequence[Example], context: Context) -> Sequence[Example]:
         """Returns the mixture with targets rewritten where the rewrite keeps the facts, in the same order."""
-        self.num_asked_, self.num_rewritten_ = 0, 0
+        self.num_asked_, self.num_rewritten_, self.num_too_long_ = 0, 0, 0
         self.refused_: Counter[str] = Counter()
         if self.share == 0:
             return mixture
@@ -94,9 +94,9 @@ class Rewrite(Method):
         order = np.random.default_rng(context.seed).permutation(len(mixture))[: round(self.share * len(mixture))]
         chosen = {int(index): mixture[index] for index in sorted(order)}
         chosen = {index: example for index, example in chosen.items() if _is_rewritable(example)}
-        return {
-            index: example for index, example in chosen.items() if not self._is_too_long(example, context.tokenizer)
-        }
+        too_long = {index for index, example in chosen.items() if self._is_too_long(example, context.tokenizer)}
+        self.num_too_long_ = len(too_long)
+        return {index: example for index, example in chosen.items() if index not in too_long}
 
     def _is_too_long(self, example: Example, tokenizer: Any) -> bool:
         """Whether the shortest rewrite that would be taken has more tokens than may be written."""
@@ -125,9 +125,10 @@ class Rewrite(Method):
 
     def _summary(self, num: int) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused_.most_common())
+        longer = f"; {self.num_too_long_} are too long for max_tokens {self.max_tokens}" if self.num_too_long_ else ""
         return (
             f"rewrite: {self.num_rewritten_} of {num} targets are in the base's own words, {self.num_asked_} were "
-            f"asked for{f' (kept as they were: {reasons})' if reasons else ''}"
+            f"asked for{f' (kept as they were: {reasons})' if reasons else ''}{longer}"
         )
 
 

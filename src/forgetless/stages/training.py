@@ -133,7 +133,7 @@ def _fit(
         progress=progress,
         callbacks=[] if monitor is None else [monitor],
     )
-    trained = lower_precision(trained, kept)
+    lower_precision(trained, kept)
     if config.merge and config.budget is None:  # with a budget the point is chosen first
         trained = merge_adapter(trained)
     save_model(trained, loaded.tokenizer, trained_directory(job, directory))

@@ -12,6 +12,18 @@ from forgetless.errors import ConfigError
 from forgetless.methods.base import Method
 
 _OWN_WEIGHTS = frozenset({"adjust_gradients", "after_step", "prepare_optimizer", "finish"})
+_LOSS = frozenset({"token_weights", "penalty"})
+_STATE = _LOSS | _OWN_WEIGHTS  # methods of these hooks may have a state, and a start that it belongs to
+_ACTS_IN = {  # functions of the trainer's class, and the hooks that act in them
+    "create_optimizer": {"prepare_optimizer"},
+    "compute_loss": _LOSS,
+    "training_step": _LOSS | {"adjust_gradients"},
+    "_inner_training_loop": _LOSS,
+    "log": {"penalty", "adjust_gradients"},
+    "_save_checkpoint": _STATE,
+    "_load_optimizer_and_scheduler": _STATE,
+    "train": {"finish"},
+}
 
 
 def users_of(methods: Iterable[Method], hooks: Iterable[str]) -> list[str]:
@@ -59,21 +71,21 @@ def refuse_other_models(trainer: Trainer, methods: Sequence[Method]) -> None:
             )
 
 
-def refuse_replaced(trainer: Trainer, names: Iterable[str]) -> None:
+def refuse_replaced(trainer: Trainer, methods: Sequence[Method]) -> None:
     """Refuses a trainer object on which a function was set that the hooks of methods would stand behind.
 
     Args:
         trainer: The trainer.
-        names: Functions of the trainer's class through which the hooks act.
+        methods: The methods to attach.
 
     Raises:
-        ConfigError: One of them is the object's own, which Python calls instead of the class's.
+        ConfigError: One of the functions is the object's own, which Python calls instead of the class's.
     """
-    for name in names:
-        if name in vars(trainer):
+    for function, hooks in _ACTS_IN.items():
+        if function in vars(trainer) and (names := users_of(methods, hooks)):
             raise ConfigError(
-                f"{name} was set on the trainer object itself, past which methods can't act: make a subclass of "
-                f"{type(trainer).__name__} that has it"
+                f"{function} was set on the trainer object itself, where method {names[0]!r} can't act: make a "
+                f"subclass of {type(trainer).__name__} that has it"
             )
 
 

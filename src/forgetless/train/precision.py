@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from forgetless.methods.base import Method
 
 
-def raise_precision(model: nn.Module, methods: Sequence[Method], *, dtype: str) -> torch.dtype | None:
+Kept = Mapping[str, torch.dtype]  # of parameters and buffers, by name
+_SHORT = {torch.bfloat16, torch.float16}
+
+
+def raise_precision(model: nn.Module, methods: Sequence[Method], *, dtype: str) -> Kept:
     """Turns the weights of a model that will be trained in place into float32, in place; adapters bring their own.
 
     An update of less than 1/256 of a weight rounds to nothing in bfloat16, and autocast, which computes in bfloat16 all
@@ -25,17 +29,31 @@ def raise_precision(model: nn.Module, methods: Sequence[Method], *, dtype: str) 
         dtype: The number type that the user asked for; anything but "auto" is what weights are trained in.
 
     Returns:
-        What the weights were in, for `lower_precision`; None where nothing was changed.
+        What was changed, and what it was in, for `lower_precision`.
     """
-    kept = next(model.parameters()).dtype
-    if dtype != "auto" or kept not in {torch.bfloat16, torch.float16}:
-        return None
-    if any("the adapter" in method.claims for method in methods) or getattr(model, "hf_quantizer", None) is not None:
-        return None
-    model.float()
+    has_adapter = any("the adapter" in method.claims for method in methods) or hasattr(model, "peft_config")
+    if dtype != "auto" or has_adapter or getattr(model, "hf_quantizer", None) is not None:
+        return {}
+    kept = {name: tensor.dtype for name, tensor in _tensors(model) if tensor.dtype in _SHORT}
+    for name, tensor in _tensors(model):
+        if name in kept:
+            tensor.data = tensor.data.float()
     return kept
 
 
-def lower_precision(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """Turns a trained model back into what it was loaded in, to be saved and served as its base is; None = as it is."""
-    return model if dtype is None else model.to(dtype)
+def lower_precision(model: nn.Module, kept: Kept) -> None:
+    """Turns what was raised back into what it was loaded in, in place, to be saved and served as the base is.
+
+    Args:
+        model: The model after it was trained.
+        kept: What `raise_precision` gave: parts that a model keeps in float32 stay in it.
+    """
+    for name, tensor in _tensors(model):
+        if name in kept:
+            tensor.data = tensor.data.to(kept[name])
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields parameters, tied ones once, and buffers."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()

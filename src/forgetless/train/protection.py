@@ -152,7 +152,10 @@ class _Protected(Trainer):
     @property
     def _is_compiled(self) -> bool:
         """Whether the model is compiled: its graph is used up by the first backward pass."""
-        return bool(self.args.torch_compile) or hasattr(self.model_wrapped, "_orig_mod")
+        model: Any = self.model_wrapped
+        if self.args.torch_compile or hasattr(model, "_orig_mod"):
+            return True
+        return any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
 
     @property
     def _is_logged(self) -> bool:
@@ -289,6 +292,7 @@ def protect(
     refuse_data_methods(methods)
     refuse_wrapped_model(trainer, methods)
     refuse_engine(trainer, methods)
+    refuse_replaced(trainer, methods)
     refuse_other_models(trainer, methods)
     model: Any = trainer.model
     held = {"the adapter"} if getattr(model, "peft_config", None) else set()
@@ -304,9 +308,11 @@ def protect(
         try:
             model = method.prepare_model(model, context)
         except ForgetlessError as error:
-            if model is trainer.model:
+            given: Any = trainer.model
+            left = [parameter for parameter in given.parameters() if parameter.requires_grad]
+            if list(map(id, left)) == list(map(id, trained)):
                 raise
-            raise type(error)(f"{error} (the model has an adapter meanwhile: load it anew to go on)") from error
+            raise type(error)(f"{error} (the model was changed meanwhile: load it anew to go on)") from error
     refuse_stale_optimizer(trainer, model, before=trained)
     if model is not trainer.model:
         _replace_model(trainer, model)
@@ -353,8 +359,7 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
     """
     refuse_conflicts(methods, held=held)
     refuse_engine(trainer, methods)
-    if methods:
-        refuse_replaced(trainer, [name for name, value in vars(_Protected).items() if callable(value)])
+    refuse_replaced(trainer, methods)
     kind = type(trainer)
     protected: Any = trainer
     protected.__class__ = type(f"Protected{kind.__name__}", (_Protected, kind), {})

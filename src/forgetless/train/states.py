@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,8 +22,8 @@ _START = "start"  # stands beside the names of methods
 def digest_start(model: nn.Module) -> Tensor:
     """Returns a SHA-256 over a sample of every weight, which differs between models that were trained differently.
 
-    The first factor of a LoRA update is left out: it is drawn anew for each adapter, and of no consequence where the
-    second is zero, as it is until it's trained; the second one says what was trained.
+    Adapters are left out, which a script draws anew each time it's run; but for the factor of a LoRA update that starts
+    at zero, and says whether the adapter was trained before.
 
     Args:
         model: The model where methods take their anchors, references and subspaces from it.
@@ -32,12 +33,29 @@ def digest_start(model: nn.Module) -> Tensor:
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        if ".lora_A." in name or ".lora_embedding_A." in name or hasattr(parameter, "__tensor_flatten__"):
-            continue  # the last: several tensors in one (torchao's), which are frozen
+        if _is_drawn(name, model) or hasattr(parameter, "__tensor_flatten__"):
+            continue  # the latter: several tensors in one (torchao's), which are frozen
         values = parameter.detach().flatten()
         sample = values[:: max(1, values.numel() // NUM_SAMPLED)].cpu().contiguous()
         digest.update(f"{tuple(parameter.shape)}:{parameter.dtype}:".encode() + sample.view(torch.uint8).numpy().data)
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+
+
+def _is_drawn(name: str, model: Any) -> bool:
+    """Whether a parameter belongs to an adapter, and may be drawn at random when that is made."""
+    if not (configs := getattr(model, "peft_config", None)):
+        return False
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    parts = name.split(".")
+    if not any(part.startswith((*PEFT_TYPE_TO_PREFIX_MAPPING.values(), "prompt_encoder")) for part in parts):
+        return False
+    zero = next((place for place, part in enumerate(parts) if part in {"lora_B", "lora_embedding_A"}), None)
+    if zero is None:
+        return True
+    config = configs[parts[zero + 1]]
+    starts_at_zero = getattr(config, "init_lora_weights", None) not in {False, "orthogonal"}
+    return not (config.peft_type == "LORA" and starts_at_zero)
 
 
 def save_states(directory: Path, methods: Sequence[Method], start: Tensor | None, *, is_writer: bool) -> None:
@@ -75,7 +93,7 @@ def load_states(directory: Path, methods: Sequence[Method], start: Tensor | None
         raise RunError(
             f"{directory} belongs to a training that began at other weights than the trainer's model had when it was "
             "protected, which methods hold it to: make the trainer with the model that the training began with (not "
-            "with the checkpoint, which train() loads)"
+            "with the checkpoint, which train() loads; where new embeddings are drawn, after the same set_seed)"
         )
     for method in methods:
         path = _file(directory, method.name)
@@ -83,8 +101,8 @@ def load_states(directory: Path, methods: Sequence[Method], start: Tensor | None
             method.load_state_dict(load_file(path))
         elif method.state_dict():
             raise RunError(
-                f"{directory} keeps no state of method {method.name!r}, which was not in use when it was saved: "
-                "start anew, or leave the method out"
+                f"{directory} keeps no state of method {method.name!r}, which was idle or not in use when it was "
+                "saved: start anew, or leave the method out"
             )
 
 

@@ -120,7 +120,8 @@ def train_model(
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except torch.OutOfMemoryError as error:
         raise RunError(
-            "the device ran out of memory: lower training.micro_batch_size or training.max_tokens"
+            "the device ran out of memory: lower training.micro_batch_size or training.max_tokens, train an adapter "
+            "(lora), or set training.dtype to bfloat16"
         ) from error
     except (OSError, SafetensorError) as error:  # a full disk shows as either
         reason = getattr(error, "strerror", None) or str(error)

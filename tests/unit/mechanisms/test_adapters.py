@@ -110,7 +110,7 @@ def test_a_base_that_is_trained_beside_its_adapter_is_not_behind_it() -> None:
 def test_an_adapter_of_layers_that_are_not_there_is_refused_by_the_name_of_its_method() -> None:
     model: Any = build_model()
     with pytest.raises(ConfigError, match=r"method 'thin'.*c_attn"):
-        add_adapter(model, LoraConfig(r=2, target_modules=["c_attn"]), method="thin", seed=0)
+        add_adapter(model, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True), method="thin", seed=0)
 
 
 def test_an_adapter_is_merged_into_full_weights_only() -> None:
@@ -126,5 +126,9 @@ def test_an_adapter_is_merged_into_full_weights_only() -> None:
 
 def test_a_model_without_modules_that_the_adapter_knows_is_refused() -> None:
     """OSF splits linear modules, and GPT-2's are of another class."""
+    model = build("gpt2")
     with pytest.raises(ConfigError, match=r"method 'osf' cannot be put on this model: none of its modules"):
-        add_adapter(build("gpt2"), OSFConfig(effective_rank=0.5, target_modules="all-linear"), method="osf", seed=0)
+        add_adapter(model, OSFConfig(effective_rank=0.5, target_modules="all-linear"), method="osf", seed=0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    again = add_adapter(model, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True), method="lora", seed=0)
+    assert any(parameter.requires_grad for parameter in again.parameters())

@@ -53,5 +53,7 @@ def test_a_restored_cycle_goes_on_where_it_was() -> None:
 @pytest.mark.parametrize(("num", "seed"), [(8, 3), (7, 4)])
 def test_a_cycle_of_other_batches_or_orders_is_not_gone_on_with(num: int, seed: int) -> None:
     state = BatchCycle(one_token_batches(7), seed=3).state_dict()
-    with pytest.raises(RunError, match="the same data and seed"):
+    with pytest.raises(RunError, match="the same data, seed"):
         BatchCycle(one_token_batches(num), seed=seed).load_state_dict(state)
+    with pytest.raises(RunError, match="or from none"):
+        BatchCycle(one_token_batches(num), seed=seed).load_state_dict({})

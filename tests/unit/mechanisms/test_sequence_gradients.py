@@ -189,3 +189,27 @@ def test_a_model_that_computes_in_another_precision_than_its_weights_is_taken() 
     model.forward = lowered
     near = estimate_fisher(model, [padded_batch()], labels="empirical")
     assert relative_error(near, exact) < 0.05
+
+
+def test_sums_of_absolute_values_leave_the_gradients_of_others_alone() -> None:
+    """A parameter that is added to activations of its own shape shares their gradient with what comes before."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.flat = nn.Embedding(61, 8), nn.Linear(8, 8)
+            self.positions = nn.Parameter(torch.randn(1, 5, 8))
+            self.shift = nn.Parameter(torch.randn(8))
+            self.head = nn.Linear(8, 61)
+
+        def forward(self, input_ids: Tensor) -> Any:
+            x = self.flat(self.embedding(input_ids).flatten(0, 1)).view(*input_ids.shape, -1) + self.positions
+            return self.head(x + self.shift.sum())
+
+    model, ids = Positions(), torch.arange(5)[None]
+    batch = {"input_ids": ids, "labels": ids}
+    alone = {
+        name: estimate_sensitivity(model, [batch], parameters=[name])[name] for name, _ in model.named_parameters()
+    }
+    assert relative_error(estimate_sensitivity(model, [batch]), alone) < 1e-5

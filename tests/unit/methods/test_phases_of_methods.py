@@ -140,7 +140,8 @@ def test_earlier_examples_are_drawn_in_equal_parts() -> None:
 
 
 def test_behind_the_adapter_of_a_later_phase_is_not_the_base() -> None:
-    with pytest.raises(ConfigError, match="from the second phase on"):
+    with pytest.raises(ConfigError, match="in a later phase"):
         KLToBase(reference="adapter").check(in_phase())
     KLToBase(reference="adapter").check(in_phase(is_continued=True))
+    KLToBase(reference="adapter").check(in_phase(phases={}))
     KLToBase(reference="adapter", anchor="start").check(in_phase())

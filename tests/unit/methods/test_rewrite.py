@@ -119,5 +119,6 @@ def test_what_no_allowed_rewrite_could_hold_is_not_asked_for() -> None:
     method = Rewrite(max_tokens=60)
     method.prepare_data([long, short], context)
     assert method.num_asked_ == 1
+    assert context.notes[-1].endswith("; 1 are too long for max_tokens 60")
     Rewrite(max_tokens=60, facts="paper").prepare_data([long], context)
     assert len(context.writer.asked) == 2  # type: ignore[union-attr]

@@ -28,18 +28,28 @@ def types(model: Any) -> set[torch.dtype]:
 def test_weights_are_raised_and_lowered_again(kept: torch.dtype) -> None:
     model: Any = build_model()
     model.to(kept)
-    assert raise_precision(model, [Half()], dtype="auto") is kept
+    own: Any = model.model.norm.weight  # as models keep a few of their parts in float32
+    own.data = own.data.float() + 1e-4
+    model.register_buffer("bias", torch.full((2,), 1.0001))
+    before = own.clone()
+    found = raise_precision(model, [Half()], dtype="auto")
     assert types(model) == {torch.float32}
-    assert types(lower_precision(model, kept)) == {kept}
+    assert "model.norm.weight" not in found
+    lower_precision(model, found)
+    assert torch.equal(own, before)
+    assert model.bias.dtype == torch.float32
+    own.data = own.data.to(kept)
+    assert types(model) == {kept}
 
 
 @pytest.mark.parametrize(("methods", "dtype"), [([LoRA(rank=2)], "auto"), ([], "bfloat16")])
 def test_adapters_and_what_was_asked_for_stay(methods: list[Any], dtype: str) -> None:
     model: Any = build_model()
-    assert raise_precision(model, methods, dtype=dtype) is None  # float32 already
+    assert raise_precision(model, methods, dtype=dtype) == {}  # float32 already
     model.to(torch.bfloat16)
-    assert raise_precision(model, methods, dtype=dtype) is None
-    assert types(lower_precision(model, None)) == {torch.bfloat16}
+    assert raise_precision(model, methods, dtype=dtype) == {}
+    lower_precision(model, {})
+    assert types(model) == {torch.bfloat16}
 
 
 @pytest.mark.usefixtures("cache")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import AdaLoraConfig, LoHaConfig, LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file
 
 from conftest import build_model
@@ -340,19 +341,39 @@ def test_a_training_that_began_at_other_weights_is_not_gone_on_with(methods: Any
         protect(plain_trainer(tmp_path, model=other, **options), methods()).train(**last)
 
 
-def test_the_digest_of_the_start_is_of_what_an_adapter_does() -> None:
-    from peft import LoraConfig, get_peft_model
+ADAPTERS: dict[str, Any] = {
+    "lora": lambda: LoraConfig(r=2, target_modules=["q_proj", "embed_tokens"]),
+    "orthogonal": lambda: LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="orthogonal"),
+    "adalora": lambda: AdaLoraConfig(init_r=2, total_step=4, target_modules=["q_proj"]),
+    "loha": lambda: LoHaConfig(r=2, target_modules=["q_proj"]),
+    "prompt": lambda: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+}
 
-    fresh: list[Any] = []
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_an_adapter_that_is_drawn_anew_is_no_other_start(kind: str) -> None:
+    digests: list[torch.Tensor] = []
     for seed in (0, 1):
         torch.manual_seed(seed)
+        base: Any = build_model()
         with quiet_transformers():
-            base: Any = build_model()
-            fresh.append(get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"])))
-    assert torch.equal(digest_start(fresh[0]), digest_start(fresh[1]))
+            adapted: Any = get_peft_model(base, ADAPTERS[kind]())
+        digests.append(digest_start(adapted))
+    assert torch.equal(*digests)
     with torch.no_grad():
-        next(p for name, p in fresh[1].named_parameters() if "lora_B" in name).normal_()
-    assert not torch.equal(digest_start(fresh[0]), digest_start(fresh[1]))
+        adapted.get_parameter(next(name for name, _ in adapted.named_parameters() if "up_proj" in name)).mul_(1.01)
+    assert not torch.equal(digests[1], digest_start(adapted))
+
+
+@pytest.mark.parametrize("factor", ["lora_B", "lora_embedding_A"])
+def test_an_adapter_that_was_trained_is_another_start(factor: str) -> None:
+    base: Any = build_model()
+    with quiet_transformers():
+        adapted: Any = get_peft_model(base, ADAPTERS["lora"]())
+    before = digest_start(adapted)
+    with torch.no_grad():
+        next(parameter for name, parameter in adapted.named_parameters() if factor in name).normal_()
+    assert not torch.equal(before, digest_start(adapted))
 
 
 class Broken(Method):
@@ -366,19 +387,24 @@ class Broken(Method):
         raise RunError("the disk is full")
 
 
-def test_a_failure_behind_an_adapter_says_that_it_is_there(tmp_path: Path) -> None:
+def test_a_failure_behind_an_adapter_says_that_the_model_was_changed(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^the disk is full$"):
         protect(plain_trainer(tmp_path), [Broken()])
-    with pytest.raises(RunError, match=r"the disk is full \(the model has an adapter meanwhile: load it anew"):
+    with pytest.raises(RunError, match=r"the disk is full \(the model was changed meanwhile: load it anew"):
         protect(plain_trainer(tmp_path), [LoRA(rank=2), Broken()])
 
 
 def test_a_compiled_model_trains_alike_and_measures_no_shares(tmp_path: Path) -> None:
+    given: Any = build_model()
+    given.compile(backend="aot_eager")
     compiled: Any = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
-    trainers = [protect(plain_trainer(tmp_path), [Pull(), Weighing()])]
-    trainers += [protect(plain_trainer(tmp_path, **compiled), [Pull(), Weighing()])]
-    plain, other = (trained(trainer) for trainer in trainers)
-    names = [name.replace("_orig_mod.", "") for name in other]
-    assert max(float((plain[a] - b).abs().max()) for a, b in zip(names, other.values(), strict=True)) < 1e-4
-    assert len(logged(trainers[1], "penalty/pull")) == 2
-    assert not any("share/pull" in record for record in trainers[1].state.log_history)
+    trainers = [
+        protect(plain_trainer(tmp_path, **options), [Pull(), Weighing()])
+        for options in ({"max_steps": 2}, compiled, {"model": given})
+    ]
+    plain, *others = (trained(trainer) for trainer in trainers)
+    for trainer, other in zip(trainers[1:], others, strict=True):
+        names = [name.replace("_orig_mod.", "") for name in other]
+        assert max(float((plain[a] - b).abs().max()) for a, b in zip(names, other.values(), strict=True)) < 1e-4
+        assert len(logged(trainer, "penalty/pull")) == 2
+        assert not any("share/pull" in record for record in trainer.state.log_history)
