@@ -216,7 +216,7 @@ def test_the_base_is_scored_as_it_is_and_trained_as_the_methods_want_it_loaded(
 def test_the_base_writes_for_methods_and_what_it_wrote_is_kept(
     config: dict[str, Any], cache: Path, tmp_path: Path, is_cached: bool
 ) -> None:
-    config["methods"] = [{"rewrite": {"max_tokens": 4}}]
+    config["methods"] = [{"rewrite": {"max_tokens": 24}}]
     config["evaluation"]["cache"] = is_cached
     out = tmp_path / "out"
     pipeline.train(config, out=out)
