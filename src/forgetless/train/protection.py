@@ -50,7 +50,7 @@ class _Protected(Trainer):
     is_first_of_step: bool  # of the micro-batch that comes next
     loss_was_asked: bool  # in the training step that is under way
     weights_are_used: bool  # seen once, in the loss
-    start: Tensor | None  # digest of the weights that methods were given; None where they took nothing of them
+    start_digest: Tensor | None  # digest of the weights that methods were given; None where they took nothing of them
     finished_by: str | None
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -224,13 +224,13 @@ class _Protected(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Before the trainer's own files: a checkpoint that is cut off then lacks what tells that it is whole.
         directory = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        save_states(directory, self.methods, self.start, is_writer=self.args.should_save)
+        save_states(directory, self.methods, self.start_digest, is_writer=self.args.should_save)
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            load_states(Path(checkpoint), self.methods, self.start)
+            load_states(Path(checkpoint), self.methods, self.start_digest)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         for method in self.methods:
@@ -316,9 +316,7 @@ def protect(
     refuse_stale_optimizer(trainer, model, before=trained)
     if model is not trainer.model:
         _replace_model(trainer, model)
-    attach(trainer, methods, held=held)
-    vars(trainer)["start"] = start
-    return trainer
+    return attach(trainer, methods, held=held, start_digest=start)
 
 
 def _context(trainer: Trainer, general: GeneralData) -> Context:
@@ -343,13 +341,16 @@ def _replace_model(trainer: Trainer, model: Any) -> None:
         model.enable_input_require_grads()  # nothing below an adapter is trained: reentrant checkpoints would cut there
 
 
-def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] = ()) -> Trainer:
+def attach(
+    trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] = (), start_digest: Tensor | None = None
+) -> Trainer:
     """Attaches the hooks of training to a trainer whose data and model the methods have prepared.
 
     Args:
         trainer: The trainer; it is changed in place.
         methods: In the order in which their hooks are folded.
         held: Claims that the model held before the methods came ("the adapter" of a PEFT model).
+        start_digest: Of the weights that methods were given, where a checkpoint of other ones is to be refused.
 
     Returns:
         The same trainer.
@@ -371,7 +372,7 @@ def attach(trainer: Trainer, methods: Sequence[Method], *, held: Iterable[str] =
     protected.loss_was_asked = False
     protected.weights_are_used = False
     protected.finished_by = None
-    protected.start = None
+    protected.start_digest = start_digest
     for method in methods:
         vars(method)[_HOLDER] = weakref.ref(trainer)
     hooks = _Hooks(trainer, protected.users["after_step"])
